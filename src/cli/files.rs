@@ -6,6 +6,7 @@ use pipe_core::shell::CommandLine;
 use pipe_fs::Disk;
 use pipe_runs::checkpoint::named;
 use pipe_runs::{Checkpoint, Run, Runs};
+use pipe_train::data::nearest_place;
 
 use super::run_folders::folders;
 use super::runs::named::{Name, one};
@@ -27,6 +28,10 @@ pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
         return Ok(found);
     }
     let shown = path.display();
+    if let Some(near) = nearest_place(path) {
+        let error = CliError::failed(format!("{shown}: no such file"));
+        return Err(error.note(format!("did you mean {}?", near.display())));
+    }
     if path.join(ADAPTER).is_file() {
         let base =
             path.parent().map(|run| run.join("base_model.ckpt")).filter(|base| base.is_file());

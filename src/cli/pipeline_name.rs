@@ -18,6 +18,8 @@ pub const HERE: &str = ".";
 const FOLDERS: [&str; 2] = ["", "pipelines"];
 /// What the name of a pipeline file may end with.
 const ENDINGS: [&str; 4] = ["", ".yaml", ".yml", ".pipe.yaml"];
+/// The most names in a message.
+const MOST: usize = 8;
 
 /// The pipeline file that is meant, as seen from where the program was started.
 ///
@@ -54,7 +56,15 @@ fn project_of(folder: &Path) -> (PathBuf, PathBuf) {
     match project::nearest(&place) {
         Some(root) => {
             let below = place.strip_prefix(&root).map_or(0, |below| below.components().count());
-            (root, (0..below).fold(shown, |path, _| path.join("..")))
+            let cut = shown.ancestors().nth(below).map(Path::to_owned);
+            let is_root =
+                |path: &PathBuf| Path::new(HERE).join(path).canonicalize().is_ok_and(|p| p == root);
+            let shown = match cut.filter(is_root) {
+                Some(shown) => shown,
+                // A link may lead into it.
+                None => (0..below).fold(shown, |path, _| path.join("..")),
+            };
+            (root, shown)
         }
         None => (place, shown),
     }
@@ -74,7 +84,22 @@ fn only(folder: &Path) -> Result<PathBuf, CliError> {
     let mut found = all(folder);
     match (found.len(), folder == Path::new(HERE)) {
         (1, _) => Ok(found.remove(0)),
-        (0, true) => Err(CliError::usage(NONE)),
+        (0, true) => {
+            let error = CliError::usage(NONE);
+            let projects = projects_below();
+            Err(match projects.first() {
+                Some(first) => {
+                    let all: Vec<_> =
+                        projects.iter().take(MOST).map(|p| p.display().to_string()).collect();
+                    let line = CommandLine::new(["cd"]).path(first);
+                    error.note(format!(
+                        "there are projects in {}: go there first, such as with {line}",
+                        all.join(", ")
+                    ))
+                }
+                None => error,
+            })
+        }
         (0, false) => {
             Err(CliError::usage(format!("there is no pipeline file in {}", folder.display())))
         }
@@ -83,6 +108,16 @@ fn only(folder: &Path) -> Result<PathBuf, CliError> {
             Err(error.note(format!("name one of: {}", list(&found))))
         }
     }
+}
+
+/// Folders here that have pipelines.
+fn projects_below() -> Vec<PathBuf> {
+    let entries = fs::read_dir(HERE).into_iter().flatten().flatten();
+    let folders = entries.map(|entry| PathBuf::from(entry.file_name()));
+    let is_project = |folder: &PathBuf| folder.is_dir() && !all(folder).is_empty();
+    let mut found: Vec<PathBuf> = folders.filter(is_project).take(MOST).collect();
+    found.sort();
+    found
 }
 
 const NONE: &str = "there is no pipeline file here; `pipe init` makes a project with one";
@@ -168,7 +203,6 @@ fn stem(path: &Path) -> String {
 
 /// The first few.
 fn list(files: &[PathBuf]) -> String {
-    const MOST: usize = 8;
     let shown: Vec<_> = files.iter().take(MOST).map(|path| path.display().to_string()).collect();
     let more = match files.len().saturating_sub(MOST) {
         0 => String::new(),

@@ -45,23 +45,26 @@ impl RunSummary<'_> {
             return Ok(ExitCode::SUCCESS);
         }
         let stop = self.execution.stop;
+        // Who wants to hear only of what goes wrong hears nothing of what went well.
+        let tell = |line: String| {
+            if !self.output.quiet {
+                summary_line(line);
+            }
+        };
         for (stage, line) in &summary.finished {
-            summary_line(format!("{stage}: {line}"));
+            tell(format!("{stage}: {line}"));
         }
         let broken = |error: &StageError| !matches!(error.failure, Failure::Interrupted(_));
         let failed: Vec<_> = summary.failed.iter().filter(|(_, error)| broken(error)).collect();
         if summary.finished.is_empty() && failed.is_empty() && stop.requested().is_none() {
-            summary_line(format!(
-                "everything is up to date ({} runs it again)",
-                self.how_to_force()
-            ));
+            tell(format!("everything is up to date ({} runs it again)", self.how_to_force()));
             return Ok(ExitCode::SUCCESS);
         }
         if !summary.skipped.is_empty() {
-            summary_line(format!("skipped, up to date: {}", named(&summary.skipped)));
+            tell(format!("skipped, up to date: {}", named(&summary.skipped)));
         }
         if !summary.not_begun.is_empty() {
-            summary_line(format!("not begun: {}", named(&summary.not_begun)));
+            tell(format!("not begun: {}", named(&summary.not_begun)));
         }
         let graph = self.execution.graph;
         let again = PipelineArgs::with_environment(self.again.clone(), graph);
@@ -78,9 +81,9 @@ impl RunSummary<'_> {
             self.forced_later(summary).into_iter().for_each(summary_line);
             return Ok(ExitCode::from(signal.exit_code()));
         }
-        summary_line(format!("took {}", progress_line::duration(self.seconds)));
-        if let (Some(next), false) = (exec::next(self.execution, summary), self.output.quiet) {
-            summary_line(format!("next: {}", project::from_start_folder(&next)));
+        tell(format!("took {}", progress_line::duration(self.seconds)));
+        if let Some(next) = exec::next(self.execution, summary) {
+            tell(format!("next: {}", project::from_start_folder(&next)));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -27,7 +27,7 @@ const SUGGESTIONS: [(&[&str], &str); 29] = [
     (&["generate", "infer", "predict"], "pipe sample CKPT"),
     (&["dashboard", "serve", "tensorboard"], "pipe ui"),
     (&["new", "create"], "pipe init DIR"),
-    (&["--dry", "--dryrun", "-n"], "pipe run FILE --dry-run"),
+    (&["--dry", "--dryrun"], "pipe run FILE --dry-run"),
     (&["-f", "--file", "-s", "--snakefile", "--config-name"], "pipe run FILE"),
     (&["--cores", "--max-parallel", "--workers"], "pipe run FILE --jobs N"),
     (&["--forceall", "-F", "--rerun"], "pipe run FILE --force"),
@@ -37,7 +37,7 @@ const SUGGESTIONS: [(&[&str], &str); 29] = [
     (&["--gpu", "--gpus", "--cuda"], "pipe run FILE --device gpu"),
     (&["--cpu"], "pipe run FILE --device cpu"),
     (&["--rank", "--lora-r", "--lora-rank"], "pipe run FILE --set lora.lora.r=N"),
-    (&["--alpha", "--lora-alpha"], "pipe run FILE --set lora.lora_alpha=N"),
+    (&["--alpha", "--lora-alpha"], "pipe run FILE --set lora.lora.lora_alpha=N"),
     (
         &["--experiment-name", "--experiment", "--run-name"],
         "pipe run FILE --set base.experiment_name=NAME",

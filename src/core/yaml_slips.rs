@@ -19,6 +19,11 @@ pub(crate) fn help(text: &str, at: Option<Position>, message: &str) -> Option<St
     {
         return Some(key);
     }
+    if has("not allowed in this context")
+        && let Some(value) = value_above_keys(text, number)
+    {
+        return Some(value);
+    }
     let help = if line.trim_start_matches(' ').starts_with('\t') {
         "YAML is indented with spaces, not with tabs"
     } else if has("expected ',' or") {
@@ -144,6 +149,23 @@ fn without_colon(text: &str, number: usize) -> Option<String> {
     })
 }
 
+/// A line with a value, below which this one stands as a key of it.
+fn value_above_keys(text: &str, number: usize) -> Option<String> {
+    let indented = |text: &str| text.len() - text.trim_start_matches([' ', '-']).len();
+    let line = |number: usize| text.lines().nth(number.checked_sub(1)?);
+    let is_filled = |number: &usize| line(*number).is_some_and(|text| !text.trim().is_empty());
+    let above = (1..number).rev().find(is_filled)?;
+    let deeper = indented(line(number)?) > indented(line(above)?);
+    let (key, value) = line(above)?.trim_start_matches([' ', '-']).split_once(": ")?;
+    let value = value.split(" #").next().unwrap_or(value).trim();
+    let is_both = deeper && is_key(key) && !value.is_empty() && !value.starts_with('#');
+    is_both.then(|| {
+        format!(
+            "`{key}` in line {above} has the value `{value}` already, and keys below it as well"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +198,10 @@ mod tests {
         assert_eq!(told("- lr 0.1\n  n: 3\n", 2), colon(1, "lr: 0.1"));
         let columns =
             "keys of one mapping begin in the same column, deeper ones further to the right";
-        for text in ["a: b\n   n: 3\n", "a: two words\n   n: 3\n", "# a word\nn: 3\n"] {
+        let both = "`a` in line 1 has the value `b` already, and keys below it as well";
+        assert_eq!(told("a: b  # why\n   n: 3\n", 2).as_deref(), Some(both));
+        assert_eq!(told("- a: b\n\n      n: 3\n", 3).as_deref(), Some(both));
+        for text in ["a: b\nn: 3\n", "two long words\n   n: 3\n", "# a word\nn: 3\n"] {
             assert_eq!(told(text, 2).as_deref(), Some(columns), "{text}");
         }
     }

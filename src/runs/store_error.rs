@@ -14,7 +14,7 @@ pub enum StoreError {
     File(#[from] FileError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("run {run} is being trained by {holder}; wait for it, or start a new run")]
+    #[error("run {run} is being trained by {holder}; wait for it, or stop it")]
     Held { run: RunNumber, holder: String },
 }
 

@@ -155,6 +155,10 @@ fn a_run_has_a_name_where_its_number_is_not_enough() {
         .says("there is no run bse/1")
         .says("there is base/1, lora/1");
     project.pipe(&["runs", "compare", "base/1", "lora/1"]).succeeds().says("base/1").says("lora/1");
+    project
+        .pipe(&["runs", "compare", "base/1", "base_training/1"])
+        .exits(2)
+        .says("`base/1` and `base_training/1` are the same run");
     let json = project.pipe(&["runs", "compare", "base/1", "lora/1", "--json"]).succeeds().stdout();
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json.as_object().unwrap().len(), 2, "{json}");
@@ -164,6 +168,8 @@ fn a_run_has_a_name_where_its_number_is_not_enough() {
     project.pipe(&["runs", "show", "1"]).succeeds().says("note        fine");
     // A run's folder is good for its best checkpoint.
     let lora = "checkpoints/lora/run_001";
+    let slip = format!("{lora}/checkpoints/best.ckp");
+    project.pipe(&["sample", &slip]).exits(1).says(&format!("did you mean {slip}t?"));
     project.pipe(&["sample", lora, "--n", "3", "--steps", "1", "-o", "a.png"]).succeeds();
     project.pipe(&["ckpt", "verify", lora, "checkpoints/lora/run_001/checkpoints"]).succeeds();
     let said = project.pipe(&["sample", "checkpoints/lora"]).exits(2).stderr();

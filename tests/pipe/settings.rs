@@ -214,7 +214,7 @@ fn what_other_programs_call_so_is_pointed_to() {
     project
         .pipe(&["check", "p.yaml"])
         .exits(2)
-        .says("did you mean `lora.lora_alpha`?")
+        .says("did you mean `lora.lora.lora_alpha`?")
         .says("did you mean `r`?");
     project.write(
         "p.yaml",

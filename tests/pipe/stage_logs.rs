@@ -99,7 +99,8 @@ fn a_log_ends_at_its_size_and_says_so() {
     let line = "x".repeat(1000);
     let run = format!("i=0; while [ $i -lt 20000 ]; do echo {line}; i=$((i+1)); done; echo last");
     project.write("p.yaml", format!("name: n\nstages:\n  a: {{ kind: command, run: '{run}' }}\n"));
-    project.pipe(&["run", "p.yaml", "--quiet"]).succeeds();
+    let quiet = project.pipe(&["run", "p.yaml", "--quiet"]).succeeds();
+    assert_eq!(quiet.stdout(), "", "nothing went wrong");
     let told = project.pipe(&["logs", "p.yaml", "a"]).succeeds().stdout();
     assert!(told.contains("what is printed behind 16 MiB is not kept"), "{}", told.len());
     assert!(!told.contains("\nlast\n") && told.len() < 20_000_000, "{}", told.len());

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use crate::advice::typed;
+use crate::advice::{after, typed};
 use crate::chain::{BASE, CHAIN, LORA, chain};
-use crate::project::Project;
+use crate::project::{Project, TINY};
 
 const RUN: &str = "checkpoints/base_training/run_001";
 
@@ -27,6 +27,12 @@ fn an_empty_folder_gets_a_project() {
     let project = Project::new();
     std::fs::remove_file(project.path("p.yaml")).unwrap();
     project.pipe(&["run"]).exits(2).says("`pipe init` makes a project");
+    let below = Project::new();
+    std::fs::remove_file(below.path("p.yaml")).unwrap();
+    below.write("mine/pipelines/p.yaml", TINY);
+    let said = below.pipe(&["plan"]).exits(2).stderr();
+    let line = after(&said, "go there first, such as with ");
+    assert!(typed(&below, "", &format!("{line} && pipe plan")).contains("no run yet"));
     assert!(typed(&project, "", "pipe init").contains("pipe run"));
 }
 

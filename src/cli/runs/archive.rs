@@ -75,7 +75,7 @@ pub(super) fn import(
     let imported = run_archive::import(root.disk(), from, &shown, number, choose);
     let imported = imported.map_err(refused)?;
     let (folder, manifest) = (imported.run.folder.display(), &imported.manifest);
-    say!("{folder}: {}", contents(manifest));
+    say!("{folder}: from {}", contents(manifest));
     Ok(ExitCode::SUCCESS)
 }
 

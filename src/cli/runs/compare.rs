@@ -17,6 +17,7 @@ use crate::report::table;
 /// the seed alone.
 pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<(), CliError> {
     let runs: Vec<Run> = names.iter().map(|name| one(folders, name)).collect::<Result<_, _>>()?;
+    check_different(&runs, names)?;
     let mut columns: Vec<(String, BTreeMap<String, Value>)> = Vec::new();
     let mut parts = Vec::new();
     for (run, title) in runs.iter().zip(named::titles(folders, &runs)) {
@@ -64,16 +65,8 @@ pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<()
     let rows: Vec<Vec<String>> = keys
         .iter()
         .map(|key| {
-            let is_result = results.contains(*key);
-            let cell = |value: &Value| match value {
-                Value::Number(n) if n.is_f64() && is_result => {
-                    table::number(n.as_f64().unwrap_or_default())
-                }
-                value => table::value(Some(value)),
-            };
-            let cells = columns
-                .iter()
-                .map(|(_, values)| values.get(*key).map_or_else(|| table::value(None), cell));
+            let cell = if results.contains(*key) { result } else { table::value };
+            let cells = columns.iter().map(|(_, values)| cell(values.get(*key)));
             std::iter::once((*key).clone()).chain(cells).collect()
         })
         .collect();
@@ -92,4 +85,23 @@ pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Refuses names of one run.
+fn check_different(runs: &[Run], names: &[Name]) -> Result<(), CliError> {
+    for (i, run) in runs.iter().enumerate() {
+        if let Some(earlier) = runs[..i].iter().position(|other| other.folder == run.folder) {
+            let (one, other) = (&names[earlier], &names[i]);
+            return Err(CliError::usage(format!("`{one}` and `{other}` are the same run")));
+        }
+    }
+    Ok(())
+}
+
+/// A result in a cell: a metric with all of its decimals.
+fn result(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::Number(n)) if n.is_f64() => table::number(n.as_f64().unwrap_or_default()),
+        value => table::value(value),
+    }
 }

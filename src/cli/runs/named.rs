@@ -167,17 +167,23 @@ fn known(folders: &[Runs]) -> Vec<Known> {
     .collect()
 }
 
-/// The shortest name that means this run alone: with its stage, or else with its folder.
+/// The shortest name that means this run alone: with its stage, with the last part of its folder, or
+/// else with all of that.
 fn unique(one: &Known, all: &[Known]) -> String {
     let number = one.run.number.0;
     let folder = one.run.folder.parent().unwrap_or(Path::new("")).display();
-    let names =
-        [format!("{}/{number}", one.stage), format!("{}/{}/{number}", one.pipeline, one.stage)];
-    let is_unique = |text: &&String| {
+    let last = one.run.folder.parent().and_then(Path::file_name).unwrap_or_default();
+    let mut names = vec![format!("{}/{number}", last.to_string_lossy())];
+    if !one.stage.is_empty() {
+        names.insert(0, format!("{}/{number}", one.stage));
+        names.push(format!("{}/{}/{number}", one.pipeline, one.stage));
+    }
+    let is_unique = |text: &String| {
         let Ok(name) = text.parse::<Name>();
-        !one.stage.is_empty() && all.iter().filter(|other| other.is_named_by(&name)).count() == 1
+        all.iter().filter(|other| other.is_named_by(&name)).count() == 1
     };
-    names.iter().find(is_unique).cloned().unwrap_or_else(|| format!("{folder}/{number}"))
+    let fitting = names.into_iter().filter(is_unique).min_by_key(String::len);
+    fitting.unwrap_or_else(|| format!("{folder}/{number}"))
 }
 
 #[cfg(test)]

@@ -81,7 +81,17 @@ fn targets<'a>(
         (None, Some((id, _))) => vec![id],
         (None, None) => {
             let error = layers.error_at(&key, format!("no stage is called `{wanted}`"));
-            let error = error.candidates(wanted, all.names_for(&layers.stage));
+            let mut names = all.names_for(&layers.stage);
+            let error = match names.iter().find(|name| is_same_member(name, wanted)) {
+                Some(same) => error
+                    .suggest(&format!("`{same}`"))
+                    .note("the keys of a matrix stand in the order of the alphabet"),
+                None => {
+                    let matrices = all.matrices.keys().filter(|_| reference.many);
+                    names.extend(matrices.map(StageId::as_str));
+                    error.candidates(wanted, names)
+                }
+            };
             return Err(match file_stage(reference, kinds) {
                 Some(stage) => error.note(format!("a file is handed on by a stage `{stage}`")),
                 None => error,
@@ -98,10 +108,22 @@ fn targets<'a>(
     Ok(targets)
 }
 
+/// Whether two names are of one member of a matrix, with its values in any order.
+fn is_same_member(name: &str, other: &str) -> bool {
+    let parts = |name: &str| {
+        let (stage, values) = name.split_once('@')?;
+        let mut values: Vec<String> = values.split(',').map(str::to_owned).collect();
+        values.sort();
+        Some((stage.to_owned(), values))
+    };
+    parts(name).is_some_and(|parts_of_name| parts(other) == Some(parts_of_name))
+}
+
 /// The stage that would hand on what a reference names, if that is a file's name: no stage's has a
 /// `/` or a `.`.
 fn file_stage(reference: &Reference, kinds: &Kinds) -> Option<String> {
-    let file = Some(&reference.stage).filter(|stage| stage.contains(['/', '.']))?;
+    let is_file = |name: &&String| name.contains(['/', '.']) && !name.contains('@');
+    let file = Some(&reference.stage).filter(is_file)?;
     let mut fitting = kinds.that_make(reference.wants);
     let (kind, key) = fitting.find_map(|name| Some((name, kinds.get(name)?.0.hands_on()?)))?;
     Some(format!("{{kind: {kind}, {key}: {file}}}"))

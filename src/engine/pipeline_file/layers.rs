@@ -181,6 +181,10 @@ impl StageLayers {
                         let meant = match meant.split_last() {
                             Some((last, same)) if same == outer => format!("`{last}`"),
                             Some((last, [])) => format!("`{last}`, a key of the stage itself"),
+                            // A block may be called as its stage is.
+                            _ if *meant[0] == *self.stage.declared() => {
+                                format!("`{}.{}`", self.stage, meant.join("."))
+                            }
                             _ => format!("`{}`", meant.join(".")),
                         };
                         error

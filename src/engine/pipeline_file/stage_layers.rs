@@ -180,8 +180,13 @@ pub(super) fn name_policies(
                     error_at(source, &path, Part::Value, message)
                 }
             };
-            let known = named.into_iter().flat_map(|n| n.keys()).map(String::as_str);
-            errors.push(error.candidates(name, known));
+            let known: Vec<&str> =
+                named.into_iter().flat_map(|n| n.keys()).map(String::as_str).collect();
+            errors.push(if known.is_empty() {
+                error.note(format!("settings stand in braces: `{key}: {{ KEY: VALUE }}`"))
+            } else {
+                error.candidates(name, known)
+            });
             layer.values.remove(key);
             left_out.keys.insert(key.to_owned());
             continue;

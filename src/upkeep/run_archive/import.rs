@@ -38,7 +38,7 @@ pub fn import(
     // Raw: the reader would take names of any length into memory.
     let mut entries = tar.entries().map_err(&cannot)?.raw(true);
     let first = entries.next().ok_or_else(|| refuse("it is empty".to_owned()))?;
-    let mut first = first.map_err(|e| refuse(format!("it is no tar archive: {e}")))?;
+    let mut first = first.map_err(|_| refuse("it is no archive of a run".to_owned()))?;
     let manifest = read_manifest(&mut first).map_err(&refuse)?;
     let runs = choose(&manifest)?;
     if number.is_some_and(|number| runs.find(number).is_some()) {

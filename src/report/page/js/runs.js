@@ -90,7 +90,7 @@ const drawTable = () => {
   table = columns();
   const cells = columnsChosen(table), all = data.runs.map((run, index) => ({ run, index })).filter(({ run }) => passes(run));
   const runs = all.map(({ run }) => run);
-  byId("count").textContent = all.length === data.runs.length ? `${all.length} runs` : `${all.length} of ${data.runs.length} runs`;
+  byId("count").textContent = all.length === data.runs.length ? `${all.length} run${all.length === 1 ? "" : "s"}` : `${all.length} of ${data.runs.length} runs`;
   fill(byId("runs-table"), h("div", { class: "scroll tall", role: "region", tabindex: 0, "aria-label": "Table of runs", "data-keep": "scroll runs" },
     h("table", { class: "runs" }, h("caption", { class: "hidden" }, "Runs; the buttons in the first row sort"), h("thead", {}, h("tr", {}, heading("run", "run"), cells.map((c) => heading(c.key, c.title)))),
       h("tbody", {}, sorted(all).map(({ run, index }) => row(run, index, cells, runs)),
