@@ -24,13 +24,13 @@ const SHOWN: usize = 5;
 /// # Errors
 /// A folder without one; the message says what there is instead.
 pub fn checkpoint(path: &Path) -> Result<PathBuf, CliError> {
-    if let Some(found) = named(path) {
-        return Ok(found);
-    }
     let shown = path.display();
     if let Some(near) = nearest_place(path) {
         let error = CliError::failed(format!("{shown}: no such file"));
         return Err(error.note(format!("did you mean {}?", near.display())));
+    }
+    if let Some(found) = named(path) {
+        return Ok(found);
     }
     if path.join(ADAPTER).is_file() {
         let base =

@@ -42,7 +42,7 @@ fn exported() -> (Project, Project) {
 fn an_imported_run_is_the_same_training_and_goes_on_to_the_bit() {
     let (from, to) = exported();
     let ended = to.pipe(&["runs", "import", "run.tar"]).succeeds();
-    assert!(ended.stdout().starts_with(&format!("{RUN}: run 001, ")), "{}", ended.stdout());
+    assert!(ended.stdout().starts_with(&format!("{RUN}: from run 001, ")), "{}", ended.stdout());
     assert!(files(&from, RUN) == files(&to, RUN), "all of it, byte for byte");
     to.pipe(&["verify"]).succeeds();
     to.pipe(&["plan", "p.yaml"]).succeeds().says("base  skip");
@@ -85,7 +85,9 @@ fn best_and_last_are_still_one_file_with_their_epochs() {
 fn numbers_are_the_next_free_one_or_ones_own() {
     let (_, to) = exported();
     to.pipe(&["run", "p.yaml", "--seed", "7"]).succeeds();
-    to.pipe(&["runs", "import", "run.tar"]).succeeds().says(&format!("{RUNS}/run_002: run 001"));
+    to.pipe(&["runs", "import", "run.tar"])
+        .succeeds()
+        .says(&format!("{RUNS}/run_002: from run 001"));
     assert_eq!(to.metadata(&format!("{RUNS}/run_002"))["run_number"], 2);
     to.pipe(&["run", "p.yaml"]).succeeds().says("up to date");
     to.pipe(&["runs", "import", "run.tar", "--run-number", "2"])
