@@ -25,6 +25,21 @@ fn time_of(epochs: f64) -> String {
     format!("{}ms", (slowest.fold(0.02, f64::max) * epochs * 1000.0).ceil())
 }
 
+/// A training within a time in which it did what is wanted of it, and that time. One that was slower
+/// than it had been timed a moment before, beside others on its machine, is given more.
+#[track_caller]
+fn trained_in_time(keys: &str, did: impl Fn(&serde_json::Value) -> bool) -> (Project, String) {
+    for epochs in [8.0, 16.0, 32.0, 64.0] {
+        let time = time_of(epochs);
+        let project = tiny(&format!("    budget: {time}\n{keys}"));
+        project.pipe(&["run", "p.yaml"]).succeeds().says("epochs in all fit (budget of ");
+        if did(&project.metadata(RUN)) {
+            return (project, time);
+        }
+    }
+    panic!("too little was done in the time of 64 epochs");
+}
+
 fn last(project: &Project, run: &str) -> Vec<(String, Vec<u8>)> {
     all_tensors(&project.path(&format!("{run}/checkpoints/last.ckpt")))
 }
@@ -59,13 +74,11 @@ fn planned(project: &Project, run: &str) -> u64 {
 
 #[test]
 fn a_budget_places_the_decay_and_the_run_equals_one_of_that_length() {
-    let time = time_of(8.0);
-    let project = tiny(&format!("    budget: {time}\n"));
-    project.pipe(&["plan", "p.yaml"]).succeeds().says("its budget");
-    project.pipe(&["run", "p.yaml"]).succeeds().says("epochs in all fit (budget of ");
+    tiny("    budget: 8h\n").pipe(&["plan", "p.yaml"]).succeeds().says("its budget");
+    let (project, time) =
+        trained_in_time("", |metadata| metadata["planned_length"]["epochs"].as_u64() > Some(2));
     let metadata = project.metadata(RUN);
     let epochs = planned(&project, RUN);
-    assert!(epochs > 2, "{metadata}");
     assert_eq!(metadata["epochs"], epochs);
     assert_eq!(metadata["ended_by"], "budget");
     let seconds: f64 = metadata["history"]
@@ -122,23 +135,22 @@ fn it_is_interrupted_and_killed_and_ends_as_if_it_had_not_been() {
     is_plain(&project, RUN);
 }
 
+/// The epochs of a run whose checkpoints its policy has removed.
+fn removed(metadata: &serde_json::Value) -> Vec<u64> {
+    let epochs = |list: &str| -> Vec<u64> {
+        let list = metadata[list].as_array().unwrap().iter();
+        list.map(|e| e["epoch"].as_u64().unwrap()).collect()
+    };
+    let kept = epochs("checkpoints");
+    epochs("history").into_iter().filter(|epoch| !kept.contains(epoch)).collect()
+}
+
 #[test]
 fn each_of_its_checkpoints_is_made_again_as_the_same_file() {
-    let keys = format!("    budget: {}\n    checkpoint: {{ keep_last_n: 1 }}\n", time_of(8.0));
-    let project = tiny(&keys);
-    project.pipe(&["run", "p.yaml"]).succeeds();
-    let metadata = project.metadata(RUN);
-    let kept: Vec<u64> = metadata["checkpoints"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| c["epoch"].as_u64().unwrap())
-        .collect();
-    let history = metadata["history"].as_array().unwrap().iter();
-    let all = history.map(|e| e["epoch"].as_u64().unwrap());
-    let removed: Vec<u64> = all.filter(|epoch| !kept.contains(epoch)).collect();
-    assert!(!removed.is_empty(), "{metadata:#}");
-    for epoch in removed {
+    let (project, _) = trained_in_time("    checkpoint: { keep_last_n: 1 }\n", |metadata| {
+        !removed(metadata).is_empty()
+    });
+    for epoch in removed(&project.metadata(RUN)) {
         let again = ["ckpt", "again", "base/1", "--epoch", &epoch.to_string()];
         project.pipe(&again).succeeds().says("the same file");
     }
