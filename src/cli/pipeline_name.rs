@@ -34,19 +34,76 @@ pub fn resolve(typed: &Path) -> Result<PathBuf, CliError> {
 }
 
 /// The pipeline files of the project in a folder, as seen from where the program was started. A file
-/// that is meant to be one and has a mistake in it counts.
+/// that is meant to be one and has a mistake in it counts, so that the mistake is told.
 pub fn all(folder: &Path) -> Vec<PathBuf> {
     let (root, shown) = project_of(folder);
-    let mut found = Vec::new();
+    let mut found: Vec<Candidate> = Vec::new();
     for below in FOLDERS {
         let Ok(entries) = fs::read_dir(root.join(below)) else { continue };
         let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
         names.sort();
         let paths = names.iter().map(|name| Path::new(below).join(name));
-        let pipelines = paths.filter(|path| is_pipeline(&root.join(path)));
-        found.extend(pipelines.map(|path| shown.join(path)));
+        found.extend(paths.filter_map(|path| Candidate::read(&root, path)));
     }
-    found
+    let included = |one: &Candidate| {
+        let name = one.path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        found.iter().any(|other| other.path != one.path && other.text.contains(name))
+    };
+    let meant = found.iter().filter(|one| one.is_pipeline || !included(one));
+    meant.map(|one| shown.join(&one.path)).collect()
+}
+
+/// A file that may be a pipeline.
+struct Candidate {
+    /// As seen from the project
+    path: PathBuf,
+    text: String,
+    /// Or else it may be a part of one, which a pipeline names in its `include`.
+    is_pipeline: bool,
+}
+
+impl Candidate {
+    fn read(root: &Path, path: PathBuf) -> Option<Self> {
+        let name = path.file_name().and_then(OsStr::to_str)?;
+        if !(name.ends_with(".yaml") || name.ends_with(".yml")) || !root.join(&path).is_file() {
+            return None;
+        }
+        let has_its_folder = path.components().count() > 1;
+        let full = root.join(&path);
+        let Ok(source) = source::read(&full, &full) else {
+            let text = String::new();
+            return has_its_folder.then_some(Self { path, text, is_pipeline: true });
+        };
+        let text = source.text().to_owned();
+        let has = |key: &str| text.lines().any(|line| line.starts_with(key));
+        let schema = text.lines().take_while(|line| line.starts_with('#'));
+        let schema =
+            schema.filter_map(|line| line.split_once("$schema=")).map(|(_, schema)| schema);
+        let schema = schema.map(|schema| schema.trim().ends_with("pipeline.schema.json")).next();
+        let is_pipeline = match schema {
+            Some(is_pipeline) => is_pipeline,
+            None => {
+                let named = has("name:") && has("stages:") || name.ends_with(".pipe.yaml");
+                named || PipelineFile::parse(source).is_ok()
+            }
+        };
+        let may_be_one = schema.is_none() && has_its_folder && (has("name:") || has("stages:"));
+        (is_pipeline || may_be_one).then_some(Self { path, text, is_pipeline })
+    }
+}
+
+/// What makes the first run of a project.
+pub fn first_run_hint() -> String {
+    let parses = |path: &PathBuf| {
+        source::read(path, path).is_ok_and(|source| PipelineFile::parse(source).is_ok())
+    };
+    match all(Path::new(HERE)).into_iter().find(parses) {
+        Some(file) => {
+            let line = CommandLine::new(["pipe", "run"]).path(&file);
+            format!("`{}` makes the first", project::from_start_folder(&line.to_string()))
+        }
+        None => "`pipe init my_project` makes a project with a pipeline to run".to_owned(),
+    }
 }
 
 /// The project of a folder: its root, and how that is typed where the program was started.
@@ -68,15 +125,6 @@ fn project_of(folder: &Path) -> (PathBuf, PathBuf) {
         }
         None => (place, shown),
     }
-}
-
-fn is_pipeline(path: &Path) -> bool {
-    let is_yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
-    let Some(source) = Some(path).filter(|_| is_yaml).and_then(|p| source::read(p, p).ok()) else {
-        return false;
-    };
-    let has = |key: &str| source.text().lines().any(|line| line.starts_with(key));
-    has("name:") && has("stages:") || PipelineFile::parse(source).is_ok()
 }
 
 /// The only pipeline of the project in a folder.

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use pipe_core::shell;
-use pipe_core::shell::CommandLine;
 use pipe_engine::pipeline_file::PipelineFile;
 use pipe_engine::source;
 use pipe_engine::state::{former_records_folder, records_folder};
@@ -144,27 +143,4 @@ fn path_to_root() -> Option<PathBuf> {
     }
     let above = started.strip_prefix(&root).map(|below| below.components().map(|_| "..").collect());
     Some(above.unwrap_or(root))
-}
-
-/// What makes the first run of a project.
-pub fn first_run_hint() -> String {
-    let entries =
-        |folder: &str| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
-    let mut files: Vec<PathBuf> = entries("pipelines").chain(entries(".")).collect();
-    files.sort();
-    let is_pipeline = |file: &PathBuf| {
-        let is_yaml = file.extension().is_some_and(|e| e == "yaml" || e == "yml");
-        is_yaml && source::read(file, file).is_ok_and(|source| PipelineFile::parse(source).is_ok())
-    };
-    match files
-        .iter()
-        .map(|file| file.strip_prefix(".").unwrap_or(file).to_owned())
-        .find(is_pipeline)
-    {
-        Some(file) => {
-            let line = CommandLine::new(["pipe", "run"]).path(&file);
-            format!("`{}` makes the first", from_start_folder(&line.to_string()))
-        }
-        None => "`pipe init my_project` makes a project with a pipeline to run".to_owned(),
-    }
 }

@@ -11,7 +11,9 @@ use pipe_fs::ProjectRoot;
 use pipe_runs::{Runs, Status};
 
 use super::pipeline_args::{OptionalPipelineArgs, PipelineArgs, PipelineSession};
-use super::{CliError, ExitCode, Kinds, output_file, project, run_folders, status, version};
+use super::{
+    CliError, ExitCode, Kinds, output_file, pipeline_name, project, run_folders, status, version,
+};
 use crate::report::page::{self, Page, StageNode};
 use crate::report::stage_status::StageStatus;
 use crate::report::stdout::say;
@@ -35,7 +37,7 @@ pub fn report(arguments: ReportArguments, kinds: &Kinds) -> Result<ExitCode, Cli
     let page = subject.page()?;
     if subject.pipeline.is_none() && page.runs.is_empty() {
         let text = "there are no runs here to report on";
-        return Err(CliError::usage(text).note(project::first_run_hint()));
+        return Err(CliError::usage(text).note(pipeline_name::first_run_hint()));
     }
     let html = page.to_html(false);
     output_file::write(root.disk(), &output, |out| out.write_all(html.as_bytes()))?;

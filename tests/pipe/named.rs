@@ -97,6 +97,49 @@ fn a_name_is_found_and_a_slip_is_told() {
     project.pipe(&["plan", "tiny"]).succeeds().says("nearer");
 }
 
+/// A project without a pipeline.
+fn empty() -> Project {
+    let project = Project::new();
+    std::fs::remove_file(project.path("p.yaml")).unwrap();
+    project
+}
+
+#[test]
+fn a_pipeline_with_a_mistake_is_one_and_its_mistake_is_told() {
+    for (text, told) in [
+        (TINY.replace("name: tiny\n", ""), "a.yaml:1:1: name: missing key"),
+        (TINY.replace("    kind: dataset", "   kind: dataset\n     x: 1"), "a.yaml:"),
+        (TINY.replace("stages:", "stage:"), "a.yaml:"),
+        ("name: [\n".to_owned(), "a.yaml:"),
+    ] {
+        let project = empty();
+        project.write("pipelines/a.yaml", &text);
+        project.pipe(&["check"]).exits(2).says(told);
+        project.pipe(&["run"]).exits(2).says(told);
+        project.write("pipelines/b.yaml", TINY);
+        project.pipe(&["check"]).exits(2).says(told).says("b.yaml: valid");
+        project.pipe(&["run"]).exits(2).says("which of 2 pipelines");
+    }
+    // A part that a pipeline includes is none, and neither is what another program reads.
+    let project = empty();
+    project.write("pipelines/part.yaml", TINY.replace("name: tiny\n", ""));
+    project.write(
+        "pipelines/a.yaml",
+        "name: whole\ninclude:\n  one: { file: pipelines/part.yaml }\nstages: {}\n",
+    );
+    project.write("compose.yaml", "name: site\nservices: {}\n");
+    project.write(
+        "pipelines/schema.yaml",
+        format!(
+            "# yaml-language-server: $schema=../schemas/include.schema.json\n{}",
+            TINY.replace("name: tiny\n", "")
+        ),
+    );
+    project.pipe(&["check"]).succeeds().says("pipelines/a.yaml: valid, 2 stages");
+    project.write("c.pipe.yaml", "stages: {}\n");
+    project.pipe(&["check"]).exits(2).says("c.pipe.yaml:1:1: name: missing key");
+}
+
 #[test]
 fn a_run_stands_for_its_best_checkpoint() {
     let project = project();

@@ -11,7 +11,7 @@ use super::form::Form;
 use super::named;
 use super::select::{self, Filter, Sort};
 use super::summary::{best, done, monitor};
-use crate::cli::{CliError, project};
+use crate::cli::{CliError, pipeline_name};
 use crate::report::stdout::say;
 use crate::report::table;
 
@@ -93,7 +93,7 @@ pub(super) fn list(folders: &[Runs], which: &Which, form: Form) -> Result<(), Cl
             listed.retain(|(_, entries)| !entries.is_empty());
             if listed.is_empty() {
                 if none {
-                    say!("no runs yet; {}", project::first_run_hint())
+                    say!("no runs yet; {}", pipeline_name::first_run_hint())
                 } else {
                     say!("no run fulfils that")
                 }
