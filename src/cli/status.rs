@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use pipe_core::failure::on_one_line;
 use pipe_core::progress::NullListener;
 use pipe_core::stop::Stop;
 use pipe_engine::exec::InspectedStage;
@@ -84,7 +85,8 @@ fn stage_status(
 ) -> StageStatus {
     let record = found.record.as_ref();
     let failed = record.filter(|r| r.status == Status::Failed);
-    let (mut progress, message) = (None, |r: &Record| r.message.clone().unwrap_or_default());
+    let message = |r: &Record| on_one_line(r.message.as_deref().unwrap_or_default());
+    let mut progress = None;
     let (status, detail) = match (&found.inspection.state, &holder) {
         (_, Some(holder)) => {
             progress = record.and_then(|r| r.progress);

@@ -19,6 +19,15 @@ pub struct StageError {
     pub key: Option<String>,
 }
 
+/// A message on one line: what happened, and the last thing that was said of it.
+pub fn on_one_line(message: &str) -> String {
+    let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    match (lines.next().unwrap_or_default(), lines.next_back()) {
+        (first, Some(last)) => format!("{first} {last}"),
+        (first, None) => first.to_owned(),
+    }
+}
+
 /// The message of a panic that was caught.
 pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -109,5 +118,19 @@ impl fmt::Display for RetryChange {
             RetryChange::SmallerMicroBatch => "with half the micro-batch",
             RetryChange::OtherDevice => "on another device",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceback_on_one_line_is_what_it_ends_with() {
+        let message =
+            "`python train.py` ended with exit code 1:\n  Traceback:\n    x\n  KeyError: 'x'\n";
+        assert_eq!(on_one_line(message), "`python train.py` ended with exit code 1: KeyError: 'x'");
+        assert_eq!(on_one_line("base: is gone"), "base: is gone");
+        assert_eq!(on_one_line(""), "");
     }
 }

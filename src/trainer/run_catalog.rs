@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 
+use pipe_core::failure::on_one_line;
 use pipe_runs::{Metadata, Run, RunNumber, Runs, Status};
 use serde_json::Value;
 
@@ -68,23 +69,39 @@ impl<'a> RunCatalog<'a> {
         self.own.last()
     }
 
-    /// The run to go on with: the newest own one that fits. If there is none, one of another
-    /// pipeline that has all `epochs`. None whose settings were changed on the way: it equals no
-    /// training from the beginning.
+    /// The run to go on with: the newest own one that fits, and of its copies the first of those that
+    /// came furthest. If there is none, one of another pipeline that has all `epochs`. None whose
+    /// settings were changed on the way: it equals no training from the beginning.
     pub fn matching(
         &self,
         fits: impl Fn(&Run, &Metadata) -> bool,
         epochs: TotalEpochs,
     ) -> Option<&RunWithMetadata> {
         let fits = |run: &Run, m: &Metadata| m.changes.is_empty() && fits(run, m);
-        let own = self.own.iter().rfind(|(run, m)| fits(run, m) && !has_lost_checkpoints(run, m));
-        own.or_else(|| {
+        let is_of_use = |(run, m): &&RunWithMetadata| fits(run, m) && !has_lost_checkpoints(run, m);
+        let newest = self.own.iter().rfind(is_of_use);
+        newest.map(|newest| self.furthest_copy(newest, is_of_use)).or_else(|| {
             self.others.iter().rfind(|(run, m)| {
                 let is_of_it = declared(&m.stage) == declared(self.stage);
                 let completed = is_of_it && m.status == Status::Completed;
                 completed && fits(run, m) && completed_epochs(run, m) >= epochs.on(&m.dataset)
             })
         })
+    }
+
+    /// The first of those copies of a run that came furthest. A run that was imported beside the one
+    /// that it was copied from began when that one did.
+    fn furthest_copy<'b>(
+        &'b self,
+        newest: &'b RunWithMetadata,
+        is_of_use: impl Fn(&&RunWithMetadata) -> bool,
+    ) -> &'b RunWithMetadata {
+        let is_copy = |(run, m): &&RunWithMetadata| {
+            m.created_at == newest.1.created_at && run.number != newest.0.number
+        };
+        let others = self.own.iter().rev().filter(is_copy).filter(is_of_use);
+        let epochs = |(run, m): &RunWithMetadata| completed_epochs(run, m);
+        others.fold(newest, |best, other| if epochs(other) >= epochs(best) { other } else { best })
     }
 
     /// What a person should know before a new run is begun: runs that look like what is wanted, and
@@ -142,7 +159,7 @@ pub(crate) fn unfinished_reason(run: &Run, metadata: &Metadata) -> String {
     if let Some(holder) = run.holder() {
         return format!("being trained by {}", holder.0);
     }
-    metadata.message.clone().unwrap_or_else(|| match metadata.status {
+    metadata.message.as_deref().map(on_one_line).unwrap_or_else(|| match metadata.status {
         Status::Running => "ended without a word".to_owned(),
         Status::Completed => "its newest checkpoints are gone".to_owned(),
         other => other.name().to_owned(),

@@ -99,6 +99,32 @@ fn numbers_are_the_next_free_one_or_ones_own() {
 }
 
 #[test]
+fn a_run_that_is_there_is_not_taken_in_again_and_a_copy_takes_nothing_over() {
+    let (from, _) = exported();
+    from.pipe(&["runs", "export", "1", "-o", "run.tar"]).succeeds();
+    from.pipe(&["runs", "import", "run.tar"])
+        .succeeds()
+        .says(&format!("{RUN}: it is run 001, "))
+        .says("already; `--run-number N` takes it in once more");
+    assert_eq!(from.list(RUNS), ["run_001"]);
+    // A copy is not newer than what it was copied from, which may have gone on since.
+    from.pipe(&["runs", "import", "run.tar", "--run-number", "2"]).succeeds();
+    from.pipe(&["run", "p.yaml"]).succeeds().says("up to date, run 001");
+    from.pipe(&["runs", "import", "run.tar"]).succeeds().says("run_001: it is run 001");
+    from.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds().says("Resumed from epoch 2");
+    assert_eq!(from.metadata(RUN)["epochs"], 3);
+    from.pipe(&["plan", "p.yaml", "--epochs", "4"]).succeeds().says("extend 3 -> 4");
+    // The copy that is left is of use, and so is an archive of what has gone on.
+    from.pipe(&["runs", "rm", "1"]).succeeds();
+    from.pipe(&["plan", "p.yaml"]).succeeds().says("up to date, run 002");
+    from.pipe(&["runs", "import", "run.tar"]).succeeds().says("run_002: it is run 001");
+    // One that lost a file is no hindrance to what brings it back.
+    let lost = format!("{RUNS}/run_002/checkpoints/epoch_001.ckpt");
+    std::fs::remove_file(from.path(&lost)).unwrap();
+    from.pipe(&["runs", "import", "run.tar"]).succeeds().says("run_003: from run 001");
+}
+
+#[test]
 fn a_lora_run_brings_its_base_and_its_adapter() {
     let from = chain();
     from.pipe(&["run", "p.yaml"]).succeeds();

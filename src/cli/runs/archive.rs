@@ -75,7 +75,14 @@ pub(super) fn import(
     let imported = run_archive::import(root.disk(), from, &shown, number, choose);
     let imported = imported.map_err(refused)?;
     let (folder, manifest) = (imported.run.folder.display(), &imported.manifest);
-    say!("{folder}: from {}", contents(manifest));
+    if imported.was_there {
+        say!(
+            "{folder}: it is {} already; `--run-number N` takes it in once more",
+            contents(manifest)
+        );
+    } else {
+        say!("{folder}: from {}", contents(manifest));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,9 +17,13 @@ use super::manifest::{ArchivedFile, LONGEST_MANIFEST, MANIFEST, Manifest};
 pub struct Imported {
     pub run: Run,
     pub manifest: Manifest,
+    /// Whether it was there already, so that nothing was written.
+    pub was_there: bool,
 }
 
 /// Takes the run of an archive in as a new one, with the next free number or the one that is given.
+/// A run that its folder has already is taken in once more only with a number.
+///
 /// `shown` names the archive in messages; `choose` says which folder of runs it goes to.
 ///
 /// # Errors
@@ -46,6 +50,11 @@ pub fn import(
             "a run of that number is in {} already",
             runs.folder().display()
         )));
+    }
+    if number.is_none()
+        && let Some(run) = same_run(&runs, &manifest)
+    {
+        return Ok(Imported { run, manifest, was_there: true });
     }
     atomic::create_folder(disk, runs.folder())?;
     let needed = manifest.bytes().map_err(&refuse)?;
@@ -74,8 +83,28 @@ pub fn import(
     if unpacked.is_err() && hidden.exists() {
         atomic::remove_tree(disk, &hidden)?;
     }
-    Ok(Imported { run: unpacked?, manifest })
+    Ok(Imported { run: unpacked?, manifest, was_there: false })
 }
+
+/// The run of a folder that an archive holds: its metadata, but for the number, and all of its files.
+fn same_run(runs: &Runs, manifest: &Manifest) -> Option<Run> {
+    let archived = manifest.files.iter().find(|file| file.path == METADATA)?;
+    let is_same = |run: &Run| {
+        let Ok(metadata) = run.metadata() else { return false };
+        let metadata = Metadata { run_number: manifest.run_number, ..metadata };
+        let text = checksummed_json::to_text(&metadata);
+        let mut bytes = ExactBytes::new(text.as_bytes(), text.len() as u64);
+        io::copy(&mut bytes, &mut io::sink()).is_ok_and(|_| bytes.digest() == archived.digest)
+    };
+    let has = |run: &Run, file: &ArchivedFile| {
+        let found = std::fs::metadata(run.folder.join(&file.path));
+        file.path == METADATA || found.is_ok_and(|found| found.len() == file.bytes)
+    };
+    let has_all = |run: &Run| manifest.files.iter().all(|file| has(run, file));
+    runs.list().into_iter().find(|run| is_same(run) && has_all(run))
+}
+
+const METADATA: &str = "metadata.json";
 
 /// What is being unpacked is called so until it is a run.
 pub(crate) const IMPORT: &str = "import";
@@ -185,7 +214,7 @@ fn place(
     if metadata.run_number != run.number.0 {
         let metadata = Metadata { run_number: run.number.0, ..metadata };
         let text = checksummed_json::to_text(&metadata);
-        atomic::write(disk, &unpacked.join("metadata.json"), |out| out.write_all(text.as_bytes()))?;
+        atomic::write(disk, &unpacked.join(METADATA), |out| out.write_all(text.as_bytes()))?;
     }
     atomic::replace_empty_folder(disk, unpacked, &run.folder)?;
     Ok(run)
