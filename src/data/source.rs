@@ -46,6 +46,16 @@ pub trait DataSource: Sync {
         false
     }
 
+    /// Whether its images are photos of any shape, which are made square.
+    fn has_photos(&self) -> bool {
+        false
+    }
+
+    /// Whether it reads folders of the user's own, with what lies deeper in them if asked to.
+    fn has_user_folders(&self) -> bool {
+        false
+    }
+
     /// Whether it publishes images to judge by besides those to learn from:
     /// [`SourceOptions::split`].
     fn has_test_images(&self) -> bool {

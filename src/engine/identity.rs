@@ -7,7 +7,7 @@
 //!
 //! | in the manifest | from |
 //! |---|---|
-//! | settings of class `identity` | [`Manifest::of`], a walk over the settings beside their schema |
+//! | settings of class `identity`, as `Stage::deciding_settings` has them | [`Manifest::of`], a walk over the settings beside their schema |
 //! | what follows from settings, such as a schedule's horizon | `Stage::derived` |
 //! | the settings of a stage that it refers to | [`manifests`], for references by fingerprint |
 //! | the content of what a stage that it refers to hands on | [`complete`], for references by content |
@@ -15,7 +15,9 @@
 //!
 //! Not in it: settings of class `runtime` (device, workers) and `extend` (`epochs`), the names of
 //! stages, the clock, paths outside of the settings, attempts. A setting that is unset is left out,
-//! so that a new optional setting does not change identities that exist.
+//! so that a new optional setting does not change identities that exist. One that changes nothing
+//! beside the others, such as the angle of an augmentation that is switched off, counts as its
+//! default.
 //!
 //! The class of a setting stands beside its field, as `x-class` in its schema. The same walk feeds
 //! the digest and the explanation (`fingerprint::differences`), so a plan cannot name another
@@ -66,7 +68,7 @@ use crate::pipeline_file::LoadedStage;
 /// What a stage's own settings decide. A reference counts by what it refers to, not by the name
 /// that the stage happens to have.
 pub fn of_settings(kind: &str, stage: &dyn Stage, schema: &schemars::Schema) -> Manifest {
-    let mut settings = stage.settings();
+    let mut settings = stage.deciding_settings();
     if let Value::Object(map) = &mut settings {
         for reference in stage.references() {
             map.remove(reference.key);

@@ -2,9 +2,8 @@
 //! when it is looked at and when it runs. Real stages live in `burn-pipe-train`, scripted ones in
 //! the tests.
 
-use std::any::Any;
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +24,7 @@ use crate::exec::Journal;
 pub use crate::file_formats::{FileFormats, PlainFiles};
 use crate::graph::{Graph, Targets};
 pub use crate::inspection::{Forecast, Fork, Inspection, Request, StageState};
+pub use crate::pipeline_view::{PipelineView, Preview};
 use crate::policy::{Adjustment, Halving, Tasks};
 use crate::reference::JUDGE_INPUT;
 pub use crate::reference::{DependencyMode, Files, Judge, Reference, is_inside_project};
@@ -79,6 +79,12 @@ pub trait StageKind: Send + Sync {
 pub trait Stage: Send + Sync {
     /// All settings, defaults filled in.
     fn settings(&self) -> Value;
+
+    /// The settings as they decide the result: one that changes nothing, as the others are, has its
+    /// default here.
+    fn deciding_settings(&self) -> Value {
+        self.settings()
+    }
 
     /// What decides the result and is no setting by itself, such as a schedule's horizon.
     fn derived(&self) -> BTreeMap<String, Value> {
@@ -145,60 +151,6 @@ pub trait Stage: Send + Sync {
 
     /// Does the work. Long stages look at `context.stop` often.
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError>;
-}
-
-/// What a stage will hand on, as far as settings tell.
-pub type Preview = Arc<dyn Any + Send + Sync>;
-
-/// Stages that a preview may be asked through, one after the other. A circle of references is
-/// another check's business.
-const LONGEST_CHAIN: usize = 64;
-
-/// What a stage sees of its pipeline before anything runs: the stages, by name.
-pub struct PipelineView<'a> {
-    stages: HashMap<&'a str, &'a dyn Stage>,
-    /// Previews that are being asked for.
-    depth: Cell<usize>,
-}
-
-impl<'a> PipelineView<'a> {
-    pub(crate) fn new(stages: impl Iterator<Item = (&'a str, &'a dyn Stage)>) -> Self {
-        Self { stages: stages.collect(), depth: Cell::new(0) }
-    }
-
-    /// What a stage will hand on, if that is a `T`; of a matrix that of its first stage by name.
-    pub fn preview<T: Any + Send + Sync>(&self, stage: &str) -> Option<Arc<T>> {
-        let id = self.members(stage).into_iter().next()?;
-        self.preview_of(id)
-    }
-
-    /// The same of every stage of a matrix, by name; of one that has none, of itself.
-    pub fn each_preview<T: Any + Send + Sync>(&self, stage: &str) -> Vec<(&str, Arc<T>)> {
-        let members = self.members(stage).into_iter();
-        members.filter_map(|id| Some((id, self.preview_of(id)?))).collect()
-    }
-
-    fn preview_of<T: Any + Send + Sync>(&self, id: &str) -> Option<Arc<T>> {
-        let depth = self.depth.get();
-        if depth == LONGEST_CHAIN {
-            return None;
-        }
-        self.depth.set(depth + 1);
-        let preview = self.stages.get(id).and_then(|stage| stage.preview(self));
-        self.depth.set(depth);
-        preview?.downcast().ok()
-    }
-
-    /// The stage of that name, or those of the matrix, by name; none if there is no such stage.
-    pub fn members(&self, stage: &str) -> Vec<&'a str> {
-        if let Some((id, _)) = self.stages.get_key_value(stage) {
-            return vec![id];
-        }
-        let is_member = |id: &&str| id.split_once('@').is_some_and(|(of, _)| of == stage);
-        let mut found: Vec<&str> = self.stages.keys().copied().filter(is_member).collect();
-        found.sort_unstable();
-        found
-    }
 }
 
 /// What a stage may look at when it says which files decide its result.

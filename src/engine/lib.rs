@@ -30,6 +30,7 @@ pub mod identity;
 mod inspection;
 pub mod kind;
 pub mod pipeline_file;
+mod pipeline_view;
 pub mod plan;
 pub mod policy;
 mod reference;

@@ -114,11 +114,17 @@ fn a_setting_that_changes_nothing_trains_nothing_anew_and_one_that_does_is_named
         "data.recursive=false",
         "data.background=white",
         "data.background=[255,255,255]",
+        "data.num_images=64",
+        "data.seed=3",
+        "data.augmentation.rotation_degrees=10",
+        "data.augmentation.horizontal_flip=false",
     ] {
         with(same).says("base  skip  up to date, run 001");
     }
     with("data.fit=pad").says("fit");
     with("data.background=black").says("background");
+    with("data.augmentation.enabled=true").says("augmentation.enabled");
+    with("data.val_split=0.25").says("val_split");
 }
 
 #[test]

@@ -60,6 +60,39 @@ fn settings_without_effect_keep_the_run() {
 }
 
 #[test]
+fn what_changes_nothing_beside_other_settings_keeps_the_run_and_each_bit() {
+    let project = Project::with("    epochs:", "    ema: { enabled: false }\n    epochs:");
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let last =
+        |run: usize| weights(&project.path(&format!("{BASE}/run_{run:03}/checkpoints/last.ckpt")));
+    let sets: [&[&str]; 6] = [
+        &["ema.decay=0.5"],
+        &["schedule.min_lr_ratio=0.5"],
+        &["schedule.reference_steps=3"],
+        &["schedule.decay_share=0.5"],
+        &["data.augmentation.rotation_degrees=45"],
+        &["data.fit=pad", "data.background=black", "data.recursive=true"],
+    ];
+    for (i, set) in sets.into_iter().enumerate() {
+        let sets: Vec<&str> = set.iter().flat_map(|set| ["--set", *set]).collect();
+        let run = |more: &[&str]| project.pipe(&[&["run", "p.yaml"], more, &sets[..]].concat());
+        run(&[]).succeeds().says("up to date");
+        run(&["--force"]).succeeds();
+        assert!(last(i + 2) == last(1), "{set:?}");
+    }
+    // Beside others, each of them counts.
+    for set in [
+        ["ema.enabled=true", "ema.decay=0.5"],
+        ["schedule.kind=cosine", "schedule.min_lr_ratio=0.5"],
+        ["data.augmentation.enabled=true", "data.augmentation.rotation_degrees=45"],
+    ] {
+        let plan = ["plan", "p.yaml", "--set", set[0], "--set", set[1]];
+        let key = set[1].split_once('=').unwrap().0;
+        project.pipe(&plan).succeeds().says("base  run").says(key.trim_start_matches("data."));
+    }
+}
+
+#[test]
 fn more_epochs_extend_the_run_to_the_same_bits() {
     let project = Project::new();
     project.pipe(&["run", "p.yaml"]).succeeds();

@@ -23,6 +23,14 @@ impl DataSource for ImageFolder {
         "Your own images, JPEG, PNG, WebP, GIF, BMP or TIFF: one folder for each class, or all in one folder, zip file or parquet files."
     }
 
+    fn has_photos(&self) -> bool {
+        true
+    }
+
+    fn has_user_folders(&self) -> bool {
+        true
+    }
+
     fn has_user_named_classes(&self) -> bool {
         true
     }

@@ -45,6 +45,10 @@ impl DataSource for Imagenette {
         "Imagenette, 160-pixel version: about 9 500 training photos in 10 classes."
     }
 
+    fn has_photos(&self) -> bool {
+        true
+    }
+
     fn class_count(&self) -> Option<usize> {
         Some(NAMES.len())
     }

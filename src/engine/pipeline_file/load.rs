@@ -181,7 +181,10 @@ fn not_mirrored(root: &Path, source: &Source, stage: &LoadedStage) -> Option<Spe
 
 /// What each stage finds about itself and those it refers to.
 fn lint(stages: &[LoadedStage], kinds: &Kinds) -> Vec<Vec<Diagnostic>> {
-    let pipeline = PipelineView::new(stages.iter().map(|s| (s.id.as_str(), s.stage.as_ref())));
+    let pipeline =
+        PipelineView::new(stages.iter().map(|stage| {
+            (stage.id.as_str(), |pipeline: &PipelineView| stage.stage.preview(pipeline))
+        }));
     let by_name = stages.iter().map(|stage| (stage.id.as_str(), stage)).collect();
     let lint = |stage: &LoadedStage| {
         let mut found = unfit_inputs(stage, &by_name, kinds);

@@ -52,6 +52,10 @@ impl Stage for DatasetStage {
         serde_json::to_value(&self.settings).unwrap_or_default()
     }
 
+    fn deciding_settings(&self) -> Value {
+        serde_json::to_value(self.settings.deciding()).unwrap_or_default()
+    }
+
     fn references(&self) -> Vec<Reference> {
         Vec::new()
     }

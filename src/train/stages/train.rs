@@ -94,6 +94,15 @@ impl Stage for TrainStage {
         serde_json::to_value(&self.settings).unwrap_or_default()
     }
 
+    fn deciding_settings(&self) -> Value {
+        if !self.settings.then.is_empty() {
+            return self.settings();
+        }
+        let (ema, schedule) = (self.settings.ema.deciding(), self.settings.schedule.deciding());
+        let settings = TrainSettings { ema, schedule, ..self.settings.clone() };
+        serde_json::to_value(settings).unwrap_or_default()
+    }
+
     fn derived(&self) -> BTreeMap<String, Value> {
         self.periods.derived()
     }

@@ -32,3 +32,11 @@ impl Default for EmaSettings {
         Self { enabled: true, decay: 0.999, lengths: Vec::new(), snapshot_every_n_epochs: None }
     }
 }
+
+impl EmaSettings {
+    /// The settings as they decide the average: a decay that is not used is the default.
+    pub fn deciding(&self) -> Self {
+        let decay = if self.enabled { self.decay } else { Self::default().decay };
+        Self { decay, ..self.clone() }
+    }
+}

@@ -87,6 +87,19 @@ impl Default for Schedule {
 }
 
 impl Schedule {
+    /// The settings as they decide the rates: what another kind of schedule reads is the default.
+    pub fn deciding(&self) -> Self {
+        let unset = Self { kind: self.kind, warmup_steps: self.warmup_steps, ..Self::default() };
+        match self.kind {
+            ScheduleKind::Constant => unset,
+            ScheduleKind::InverseSqrt => Self { reference_steps: self.reference_steps, ..unset },
+            ScheduleKind::Cosine | ScheduleKind::Linear => {
+                Self { min_lr_ratio: self.min_lr_ratio, ..unset }
+            }
+            ScheduleKind::ConstantThenDecay => Self { reference_steps: None, ..self.clone() },
+        }
+    }
+
     /// The rate of optimizer step `step`, counted from 0. Past the horizon the last rate of those
     /// that have an end stays.
     pub fn rate(&self, peak: f64, step: u64, horizon: Horizon) -> f64 {
