@@ -34,6 +34,7 @@ mod pipeline_args;
 mod pipeline_name;
 mod plan;
 mod project;
+mod python;
 mod recorded_run;
 mod replay;
 mod report;
@@ -135,6 +136,8 @@ enum Command {
     Doctor(doctor::DoctorArguments),
     /// Say to a `trainer` stage how far its training is
     Job(job::JobArguments),
+    /// Write the Python package that such a training imports, as a wheel for pip
+    Python(python::PythonArguments),
     /// Measure what a training costs on this machine
     Bench(bench::BenchArguments),
     /// Print a JSON schema for editors
@@ -191,6 +194,7 @@ pub fn call(
         Command::Devices(a) => devices::devices(a),
         Command::Doctor(a) => doctor::doctor(a),
         Command::Job(a) => job::job(a),
+        Command::Python(a) => python::python(a),
         Command::Bench(a) => bench::bench(a, architectures),
         Command::Schema(a) => schema::schema(a, kinds),
         Command::Completions(a) => completions::completions(a),

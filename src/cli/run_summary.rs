@@ -38,6 +38,28 @@ pub struct RunSummary<'a> {
     pub seconds: f64,
 }
 
+/// The module that a program in Python did not find, by the last line of its traceback.
+fn missing_module(message: &str) -> Option<&str> {
+    let last = message.lines().next_back()?.trim();
+    let name = last.strip_prefix("ModuleNotFoundError: No module named '")?.strip_suffix('\'')?;
+    name.split('.').next()
+}
+
+/// What brings a module to the Python of a stage.
+fn install(module: &str) -> String {
+    match module {
+        "burn_pipe" => {
+            "`pipe python` writes that package as a wheel; `pip install` it for the Python \
+                        that the stage's `run` starts"
+                .to_owned()
+        }
+        module => format!(
+            "the Python that the stage's `run` starts has no `{module}`: install it there, or \
+             start that of an environment, such as `run: [.venv/bin/python, train.py]`"
+        ),
+    }
+}
+
 impl RunSummary<'_> {
     pub fn print(&self, summary: &Summary) -> Result<ExitCode, CliError> {
         if !summary.submitted.is_empty() {
@@ -71,6 +93,8 @@ impl RunSummary<'_> {
         if let Some(error) =
             CliError::all(failed.iter().map(|(id, e)| CliError::stage_of(graph, id, e)).collect())
         {
+            let missing = failed.iter().find_map(|(_, error)| missing_module(&error.message));
+            let error = missing.into_iter().fold(error, |error, name| error.note(install(name)));
             let error = error.note(format!(
                 "what was done stays done; when that is mended, go on with: {again}"
             ));

@@ -357,6 +357,61 @@ fn what_breaks_the_contract_is_told_by_line() {
 }
 
 #[test]
+fn a_module_that_is_missing_is_answered_and_a_traceback_stays_out_of_tables() {
+    for (module, said) in [
+        ("burn_pipe", "`pipe python` writes that package as a wheel"),
+        ("torch.nn", "starts has no `torch`: install it there"),
+    ] {
+        let traceback = format!("ModuleNotFoundError: No module named '{module}'");
+        let project = Project::new();
+        project.write(
+            "p.yaml",
+            format!(
+                "name: t\nstages:\n  base:\n    kind: trainer\n    epochs: 1\n    run: |-\n      \
+                 echo Traceback >&2\n      echo \"  line 1\" >&2\n      echo \"{traceback}\" >&2\n      exit 1\n"
+            ),
+        );
+        project.pipe(&["run", "p.yaml"]).exits(1).says(&traceback).says(said);
+        for command in ["plan", "status"] {
+            let told = project.pipe(&[command, "p.yaml"]).succeeds().says(&traceback).stdout();
+            assert!(!told.contains("line 1"), "{told}");
+            let line = told.lines().find(|line| line.starts_with("base ")).unwrap().to_owned();
+            assert!(line.contains("ended with exit code 1: ModuleNotFoundError"), "{told}");
+        }
+    }
+}
+
+#[test]
+fn the_package_is_written_as_a_wheel_that_pip_installs() {
+    let project = Project::new();
+    let told = project.pipe(&["python", "-o", "wheels"]).succeeds().stdout();
+    let wheel = told.lines().next().unwrap().to_owned();
+    assert!(told.ends_with(&format!("\n\nnext: pip install ./{wheel}\n")), "{told}");
+    let bytes = std::fs::read(project.path(&wheel)).unwrap();
+    project.pipe(&["python", "-o", "again"]).succeeds();
+    let again = project.path(&wheel.replace("wheels", "again"));
+    assert!(bytes == std::fs::read(again).unwrap(), "the same program writes the same bytes");
+    let Ok(python) = std::env::var("PIPE_TEST_PYTHON") else {
+        eprintln!("skipped: PIPE_TEST_PYTHON is not set");
+        return;
+    };
+    let at = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&python);
+        command.current_dir(project.path("")).env("PYTHONPATH", "site").args(arguments);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    at(&["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", "site", &wheel]);
+    let ask = "import burn_pipe, importlib.metadata as m; \
+               print(m.version('burn-pipe'), burn_pipe.job.epochs, burn_pipe.__file__)";
+    let told = at(&["-c", ask]);
+    assert!(told.starts_with(env!("CARGO_PKG_VERSION")), "{told}");
+    assert!(told.trim_end().ends_with("site/burn_pipe/__init__.py"), "{told}");
+}
+
+#[test]
 fn a_checkpoint_that_stands_stays_when_the_program_breaks_the_contract() {
     let items = json!([
         {"write": "s", "text": "one"}, r#"{"epoch": 1, "checkpoint": "s", "metrics": {"train_loss": 1}}"#,

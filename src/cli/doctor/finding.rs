@@ -8,6 +8,7 @@ pub mod commands {
     pub const MAKE_ROOM: &str = "pipe gc";
     pub const ON_CPU: &str = "pipe run PIPELINE --device cpu";
     pub const SMALL_BATCH: &str = "pipe run PIPELINE --batch-size 8";
+    pub const PACKAGE: &str = "pipe python";
 }
 
 /// Has the loader say what it does with each driver.
@@ -73,9 +74,14 @@ mod tests {
     fn the_program_understands_what_it_tells_to_type() {
         use clap::Parser;
         let debug = DEBUG_LOADER.split_once(' ').unwrap().1;
-        for line in
-            [commands::DEVICES, commands::MAKE_ROOM, commands::ON_CPU, commands::SMALL_BATCH, debug]
-        {
+        for line in [
+            commands::DEVICES,
+            commands::MAKE_ROOM,
+            commands::ON_CPU,
+            commands::SMALL_BATCH,
+            commands::PACKAGE,
+            debug,
+        ] {
             let parsed = crate::cli::Arguments::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.err().unwrap());
         }

@@ -62,13 +62,13 @@ fn python(told: Option<&str>) -> Finding {
     let mut lines = told.unwrap_or_default().lines();
     match (lines.next(), lines.next().filter(|version| !version.is_empty())) {
         (Some(python), Some(version)) => {
-            Finding::ok("python", format!("{python} with burn-pipe {version}"))
+            Finding::ok("python", format!("{python} with burn_pipe {version}"))
         }
         (Some(python), None) => Finding::ok(
             "python",
-            format!("{python} without burn-pipe, which trainers in Python need"),
+            format!("{python} without burn_pipe, which only training programs in Python need"),
         )
-        .with_remedy("pip install burn-pipe"),
+        .with_remedy(commands::PACKAGE),
         (None, _) => Finding::ok("python", "none, and needed for trainers in Python alone"),
     }
 }
@@ -121,9 +121,9 @@ mod tests {
 
     #[test]
     fn programs_are_missed_only_where_they_are_of_use() {
-        assert_eq!(python(Some("3.12.1\n0.1.0\n")).text, "3.12.1 with burn-pipe 0.1.0");
+        assert_eq!(python(Some("3.12.1\n0.1.0\n")).text, "3.12.1 with burn_pipe 0.1.0");
         let bare = python(Some("3.12.1\n\n"));
-        assert_eq!(bare.remedy.as_deref(), Some("pip install burn-pipe"));
+        assert_eq!(bare.remedy.as_deref(), Some(commands::PACKAGE));
         assert_eq!((bare.verdict, python(None).verdict), (Verdict::Ok, Verdict::Ok));
         let machine = &TestMachine::new().debian().machine;
         assert_eq!(git(machine, Some("git version 2.47.1\n"), true).text, "2.47.1");
