@@ -73,13 +73,13 @@ pub struct ReuseArgs {
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 pub struct SettingArgs {
     /// Total epochs (not "more")
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     epochs: Option<String>,
     /// Images in a batch
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     batch_size: Option<String>,
     /// Peak learning rate
-    #[arg(long, value_name = "LR")]
+    #[arg(long, value_name = "LR", allow_negative_numbers = true)]
     learning_rate: Option<String>,
     /// Data set: shapes, trees, cifar10, cifar100, imagenette or image_folder
     #[arg(long, value_name = "NAME")]
@@ -92,7 +92,7 @@ pub struct SettingArgs {
     #[arg(long, value_name = "LIST", conflicts_with = "device")]
     devices: Option<String>,
     /// Seed of everything random
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<String>,
     /// Set a parameter or any setting: `epochs=20`, `base.optimizer.weight_decay=0.1`
     #[arg(long = "set", value_name = "KEY=VALUE")]

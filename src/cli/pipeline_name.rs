@@ -133,20 +133,8 @@ fn only(folder: &Path) -> Result<PathBuf, CliError> {
     match (found.len(), folder == Path::new(HERE)) {
         (1, _) => Ok(found.remove(0)),
         (0, true) => {
-            let error = CliError::usage(NONE);
-            let projects = projects_below();
-            Err(match projects.first() {
-                Some(first) => {
-                    let all: Vec<_> =
-                        projects.iter().take(MOST).map(|p| p.display().to_string()).collect();
-                    let line = CommandLine::new(["cd"]).path(first);
-                    error.note(format!(
-                        "there are projects in {}: go there first, such as with {line}",
-                        all.join(", ")
-                    ))
-                }
-                None => error,
-            })
+            let projects = projects_below(|_| true);
+            Err(go_there(CliError::usage(NONE), "there are projects in", &projects))
         }
         (0, false) => {
             Err(CliError::usage(format!("there is no pipeline file in {}", folder.display())))
@@ -158,14 +146,22 @@ fn only(folder: &Path) -> Result<PathBuf, CliError> {
     }
 }
 
-/// Folders here that have pipelines.
-fn projects_below() -> Vec<PathBuf> {
+/// Folders here that have pipelines, among them one that is meant.
+fn projects_below(is_meant: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(HERE).into_iter().flatten().flatten();
     let folders = entries.map(|entry| PathBuf::from(entry.file_name()));
-    let is_project = |folder: &PathBuf| folder.is_dir() && !all(folder).is_empty();
-    let mut found: Vec<PathBuf> = folders.filter(is_project).take(MOST).collect();
+    let has_it = |folder: &PathBuf| folder.is_dir() && all(folder).iter().any(|p| is_meant(p));
+    let mut found: Vec<PathBuf> = folders.filter(has_it).take(MOST).collect();
     found.sort();
     found
+}
+
+/// An error with the projects where something is, as far as there are any.
+fn go_there(error: CliError, what: &str, projects: &[PathBuf]) -> CliError {
+    let Some(first) = projects.first() else { return error };
+    let all: Vec<_> = projects.iter().map(|p| p.display().to_string()).collect();
+    let line = CommandLine::new(["cd"]).path(first);
+    error.note(format!("{what} {}: go there first, such as with {line}", all.join(", ")))
 }
 
 const NONE: &str = "there is no pipeline file here; `pipe init` makes a project with one";
@@ -187,12 +183,26 @@ fn named(typed: &Path) -> Result<PathBuf, CliError> {
     if typed.components().count() > 1 && template.is_none() {
         return Ok(typed.to_owned());
     }
+    Err(unknown(typed, template))
+}
+
+/// The error of a name that no pipeline of the project here has, with what may be meant.
+fn unknown(typed: &Path, template: Option<String>) -> CliError {
     let error = SpecError::plain(format!("{}: no such file", typed.display()));
-    if let Some(template) = template {
-        let command = format!("pipe init --template {template}");
-        return Err(error.note(format!("`{command}` puts it into the project here")).into());
+    if typed == Path::new("=") {
+        return error.note("no space stands before or after the `=`: `--set KEY=VALUE`").into();
     }
     let (all, stem) = (all(Path::new(HERE)), stem(typed));
+    if all.is_empty() {
+        let below = projects_below(|path| self::stem(path) == stem);
+        if !below.is_empty() {
+            return go_there(error.into(), "it is in", &below);
+        }
+    }
+    if let Some(template) = template {
+        let command = format!("pipe init --template {template}");
+        return error.note(format!("`{command}` puts it into the project here")).into();
+    }
     let stems: Vec<String> = all.iter().map(|path| self::stem(path)).collect();
     let near = nearest(&stem, stems.iter().map(String::as_str));
     let near = all.iter().find(|path| near.is_some_and(|near| near == self::stem(path)));
@@ -204,7 +214,7 @@ fn named(typed: &Path) -> Result<PathBuf, CliError> {
         (Some(near), None) => error.note(format!("did you mean `{}`?", near.display())),
         (None, None) => error.note(format!("the pipelines here: {}", list(&all))),
     };
-    Err(error.into())
+    error.into()
 }
 
 /// The pipeline of the project here that has a stage of this name, or of whose matrix it is one;

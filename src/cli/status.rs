@@ -69,10 +69,22 @@ pub fn stage_statuses(
     observed: &HashMap<StageId, InspectedStage>,
 ) -> Vec<StageStatus> {
     let pipeline = &loaded.session.graph.pipeline.name;
+    // The first stage before each that is not up to date.
+    let mut open: HashMap<&StageId, &StageId> = HashMap::new();
     let stages = loaded.session.graph.stages().filter_map(|stage| {
         let found = observed.get(&stage.id)?;
+        let before = stage.inputs.iter().find_map(|input| open.get(&input.stage).copied());
+        let state = &found.inspection.state;
+        let is_done = matches!(state, StageState::Done { .. } | StageState::Transient);
+        if let Some(cause) = before.or((!is_done).then_some(&stage.id)) {
+            open.insert(&stage.id, cause);
+        }
         let holder = stage_holder(&loaded.session.root, pipeline, &stage.id).map(|h| h.0);
-        Some(stage_status(stage.id.clone(), stage.kind.clone(), found, holder))
+        let mut status = stage_status(stage.id.clone(), stage.kind.clone(), found, holder);
+        if let Some(cause) = before.filter(|_| status.status == "done") {
+            status.detail = format!("{}; {cause} before it is not", status.detail);
+        }
+        Some(status)
     });
     stages.collect()
 }

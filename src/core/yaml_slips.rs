@@ -26,6 +26,10 @@ pub(crate) fn help(text: &str, at: Option<Position>, message: &str) -> Option<St
     }
     let help = if line.trim_start_matches(' ').starts_with('\t') {
         "YAML is indented with spaces, not with tabs"
+    } else if let Some(quoted) =
+        at.filter(|_| has("expected ',' or")).and_then(|at| bare_parameter(line, at))
+    {
+        return Some(format!("inside braces and brackets a parameter is in quotes: {quoted}"));
     } else if has("expected ',' or") {
         "a bracket before this place is not closed, or a comma is missing"
     } else if has("duplicate entry with key \"<<\"") {
@@ -36,6 +40,18 @@ pub(crate) fn help(text: &str, at: Option<Position>, message: &str) -> Option<St
         return None;
     };
     Some(help.to_owned())
+}
+
+/// A value with a `${…}`, in quotes, where the YAML library stumbled over the brace of that.
+fn bare_parameter(line: &str, at: Position) -> Option<String> {
+    let (brace, _) = line.char_indices().nth(at.column - 1)?;
+    let (before, after) = line.split_at_checked(brace)?;
+    let (before, inside) = (before.strip_suffix('$')?, after.strip_prefix('{')?);
+    let name = &inside[..inside.find('}')?];
+    let from = before.rfind([' ', ',', '[', '{']).map_or(0, |last| last + 1);
+    let rest = &inside[name.len() + 1..];
+    let to = rest.find([' ', ',', ']', '}']).unwrap_or(rest.len());
+    Some(format!("\"{}${{{name}}}{}\"", &before[from..], &rest[..to]))
 }
 
 /// Where a key stands twice in a mapping that begins at `at`: the first line and the second place.

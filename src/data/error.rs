@@ -105,7 +105,9 @@ fn of_many(root: &Path, bad: &[BadImage], total: usize, list: Option<&Path>) -> 
         let all = list.map_or(String::new(), |list| format!("; {} names them all", list.display()));
         text.push_str(&format!("\n  and {more} more{all}"));
     }
-    text.push_str("\nreplace or remove these files");
+    text.push_str(
+        "\nreplace or remove these files; `pipe data` looks at all images and trains nothing",
+    );
     text
 }
 

@@ -261,7 +261,12 @@ impl DatasetSettings {
                 return Err(DataError::setting("augmentation.rotation_degrees", reason));
             }
         }
-        self.wanted_classes().validate(self.source.has_user_named_classes())
+        self.wanted_classes().validate(self.source.has_user_named_classes())?;
+        // A class that the source does not have is found here where no image has to be read.
+        if let Some(decided) = self.source.fingerprint(&self.source_options())? {
+            self.wanted_classes().labels(&decided.class_names, self.source.superclasses())?;
+        }
+        Ok(())
     }
 }
 

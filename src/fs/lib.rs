@@ -76,6 +76,7 @@ mod level;
 mod lock;
 mod lockless;
 mod log;
+mod obstacle;
 mod own_file;
 #[cfg(target_os = "linux")]
 pub mod processes;
@@ -97,5 +98,6 @@ pub use home::path_in;
 pub use host::host;
 pub use lock::{Lock, LockError};
 pub use lockless::has_none as has_no_locks;
+pub use obstacle::file_in_place_of;
 pub use project::STATE_FOLDER;
 pub use stamp::{Stamp, file_id, is_same_file, modified};

@@ -374,7 +374,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 41] = [
+const PRINTED: [(&str, usize, &[&str]); 42] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -395,17 +395,28 @@ const PRINTED: [(&str, usize, &[&str]); 41] = [
     ("src/cli/logs.rs", 2, &["stage_logs::what_a_program_printed_can_be_read_afterwards"]),
     ("src/cli/plan.rs", 1, &["a_plan_that_does_not_hold"]),
     ("src/cli/suggestions.rs", 1, &["told::an_empty_folder"]),
-    ("src/cli/pipeline_name.rs", 1, &["told::an_empty_folder"]),
-    ("src/cli/project.rs", 2, &["a_project_without_runs"]),
+    (
+        "src/cli/pipeline_name.rs",
+        4,
+        &["told::an_empty_folder", "a_project_without_runs", "named::a_name_of_a_project_below"],
+    ),
     ("src/cli/report.rs", 1, &["a_page_without_runs"]),
     ("src/cli/run.rs", 1, &["jobs_that_go_on"]),
     (
         "src/cli/run_summary.rs",
-        4,
-        &["after_ctrl_c", "after_a_failure", "what_is_up_to_date", "jobs_that_go_on"],
+        5,
+        &[
+            "after_ctrl_c",
+            "after_a_failure",
+            "what_is_up_to_date",
+            "jobs_that_go_on",
+            "trainer::the_package_is_written",
+        ],
     ),
+    ("src/cli/runs/archive.rs", 1, &["run_archive::a_run_that_is_there"]),
     ("src/cli/runs/named.rs", 3, &["commands_that_are_pointed_to"]),
     ("src/cli/verify.rs", 2, &["told::what_verify_finds"]),
+    ("src/data/error.rs", 1, &["images::bad_pictures_are_told"]),
     ("src/engine/exec/scheduler/begin.rs", 1, &["told::several_settings"]),
     ("src/engine/exec/slurm/executor.rs", 2, &["halving::what_cannot_be_halved"]),
     ("src/engine/export/argo.rs", 1, &["halving::what_paused_at_rungs"]),
@@ -475,9 +486,12 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
         include_str!("fork.rs"),
         include_str!("halving.rs"),
         include_str!("hub.rs"),
+        include_str!("images.rs"),
         include_str!("init.rs"),
+        include_str!("named.rs"),
         include_str!("place.rs"),
         include_str!("reuse.rs"),
+        include_str!("run_archive.rs"),
         include_str!("stage_logs.rs"),
         include_str!("told.rs"),
         include_str!("trainer.rs"),

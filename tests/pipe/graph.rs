@@ -242,7 +242,7 @@ fn what_a_crash_left_is_collected() {
 
 #[test]
 fn runs_are_compared_by_what_differs() {
-    let project = Project::new();
+    let project = Project::with("    num_images: 64", "    num_images: 64\n    val_split: 0.25");
     project.pipe(&["run", "p.yaml"]).succeeds();
     project.pipe(&["run", "p.yaml", "--learning-rate", "0.01"]).succeeds();
     let table = project.pipe(&["runs", "compare", "1", "2"]).succeeds().stdout();
@@ -253,5 +253,9 @@ fn runs_are_compared_by_what_differs() {
     assert!(table.contains("best train_loss") && !table.contains("seed"), "{table}");
     let both = json(&project.pipe(&["runs", "compare", "1", "2", "--json"]).succeeds().stdout());
     assert_eq!(both["run 002"]["learning_rate"], 0.01);
+    // Every metric of the best checkpoint, and not only that which chose it.
+    let best = &project.metadata("checkpoints/base_training/run_002")["best_checkpoint"];
+    assert_eq!(both["run 002"]["val_loss at best epoch"], best["metrics"]["val_loss"]);
+    assert!(best["metrics"]["val_loss"].is_f64(), "{best}");
     project.pipe(&["runs", "compare", "1", "9"]).exits(2).says("there is no run 9");
 }

@@ -38,7 +38,8 @@ fn bad_pictures_are_told_together_before_a_run_is_begun() {
     }
     let ended = project.pipe(&["run", "p.yaml"]).exits(1).says("failed to decode 3 of 16 images");
     let ended = broken.iter().fold(ended, |ended, name| ended.says(name));
-    ended.says("replace or remove these files");
+    ended.says("replace or remove these files; `pipe data` looks at all images");
+    project.pipe(&["data"]).exits(1).says("3 images that cannot be read");
     assert!(project.list("checkpoints").is_empty(), "nothing is begun on half a data set");
     for name in broken {
         project.write(&format!("pictures/{name}"), png(200));

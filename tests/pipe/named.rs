@@ -105,6 +105,16 @@ fn empty() -> Project {
 }
 
 #[test]
+fn a_name_of_a_project_below_is_led_there() {
+    let above = empty();
+    above.pipe(&["init", "shapes"]).succeeds();
+    let ended = above.pipe(&["run", "base_training"]).exits(2);
+    ended.says("it is in shapes: go there first, such as with cd shapes");
+    above.pipe(&["run", "diffit"]).exits(2).says("`pipe init --template diffit` puts it");
+    above.pipe(&["run", "="]).exits(2).says("`--set KEY=VALUE`");
+}
+
+#[test]
 fn a_pipeline_with_a_mistake_is_one_and_its_mistake_is_told() {
     for (text, told) in [
         (TINY.replace("name: tiny\n", ""), "a.yaml:1:1: name: missing key"),

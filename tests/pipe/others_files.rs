@@ -88,3 +88,26 @@ fn a_place_that_takes_no_file_is_found_before_anything_is_sampled() {
     ended.says("folder is a folder: name a file, in it or elsewhere");
     project.pipe(&["sample", best, "--n", "2", "--steps=2", "-o", "new/place/two.png"]).succeeds();
 }
+
+#[test]
+fn a_file_where_a_folder_is_needed_is_told_by_the_plan() {
+    for (key, stage) in [
+        ("", "    checkpoint: { base_dir: taken/runs }\n"),
+        ("picture.to: ", "  picture: { kind: sample, from: base, n: 1, to: taken/x.png }\n"),
+        (
+            "quality.to: ",
+            "  quality: { kind: evaluate, from: base, dataset: data, metrics: [nearest], to: taken/q/r }\n",
+        ),
+    ] {
+        let project = Project::new();
+        project.write("p.yaml", format!("{TINY}{stage}"));
+        project.pipe(&["plan", "p.yaml"]).succeeds();
+        project.write("taken", "words");
+        for command in ["plan", "run"] {
+            let ended = project.pipe(&[command, "p.yaml"]).exits(2);
+            ended.says(key).says("taken is a file, and a folder is needed there");
+        }
+        assert!(project.list("checkpoints").is_empty(), "nothing is trained before");
+        assert_eq!(project.read("taken"), "words");
+    }
+}

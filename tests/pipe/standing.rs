@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::project::{Project, send};
+use crate::project::{Project, TINY, send};
 
 const RUN: &str = "checkpoints/base_training/run_001";
 /// Many short epochs, so that whoever looks finds training under way.
@@ -67,5 +67,30 @@ fn a_start_that_failed_leaves_no_run_that_is_running() {
         let metadata = project.metadata(&format!("checkpoints/base_training/{run}"));
         assert_eq!(metadata["status"], "failed");
         assert!(metadata["message"].as_str().unwrap().contains("none.ckpt"), "{metadata}");
+    }
+}
+
+#[test]
+fn what_is_done_behind_what_is_not_says_so() {
+    let project = Project::new();
+    let copied = "  copied: { kind: copy_best, from: base, to: checkpoints/best.ckpt }\n";
+    let picture = "  picture: { kind: sample, from: copied, n: 2, steps: 2, to: picture.png }\n";
+    project.write("p.yaml", format!("{TINY}{copied}{picture}"));
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let details = |set: &[&str]| {
+        let status = [&["status", "p.yaml", "--json"], set].concat();
+        let status: Value =
+            serde_json::from_str(&project.pipe(&status).succeeds().stdout()).unwrap();
+        ["copied", "picture"].map(|stage| {
+            let all = status.as_array().unwrap();
+            let found = all.iter().find(|one| one["stage"] == stage).unwrap();
+            assert_eq!(found["status"], "done");
+            found["detail"].as_str().unwrap().to_owned()
+        })
+    };
+    assert!(details(&[]).iter().all(|detail| !detail.contains("base")), "{:?}", details(&[]));
+    for set in ["epochs=3", "base.learning_rate=0.5"] {
+        let said = details(&["--set", set]);
+        assert!(said.iter().all(|detail| detail.ends_with("; base before it is not")), "{said:?}");
     }
 }

@@ -364,12 +364,11 @@ fn a_module_that_is_missing_is_answered_and_a_traceback_stays_out_of_tables() {
     ] {
         let traceback = format!("ModuleNotFoundError: No module named '{module}'");
         let project = Project::new();
+        project.write("traceback", format!("Traceback\n  line 1\n{traceback}\n"));
+        let run = "    run: |-\n      cat traceback >&2\n      exit 1\n";
         project.write(
             "p.yaml",
-            format!(
-                "name: t\nstages:\n  base:\n    kind: trainer\n    epochs: 1\n    run: |-\n      \
-                 echo Traceback >&2\n      echo \"  line 1\" >&2\n      echo \"{traceback}\" >&2\n      exit 1\n"
-            ),
+            format!("name: t\nstages:\n  base:\n    kind: trainer\n    epochs: 1\n{run}"),
         );
         project.pipe(&["run", "p.yaml"]).exits(1).says(&traceback).says(said);
         for command in ["plan", "status"] {

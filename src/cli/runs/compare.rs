@@ -22,7 +22,7 @@ pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<()
     let mut parts = Vec::new();
     for (run, title) in runs.iter().zip(named::titles(folders, &runs)) {
         let m = run.current_metadata().map_err(CliError::failed)?;
-        let results = BTreeMap::from([
+        let mut results = BTreeMap::from([
             ("status".to_owned(), m.status.name().into()),
             ("epochs".to_owned(), done(&m).into()),
             (format!("best {}", monitor(&m)), best(&m).map(Value::from).unwrap_or_default()),
@@ -32,6 +32,10 @@ pub(super) fn compare(folders: &[Runs], names: &[Name], form: Form) -> Result<()
             ),
             ("seconds".to_owned(), (seconds(&m).round() as u64).into()),
         ]);
+        let others = m.best_checkpoint.iter().flat_map(|best| &best.metrics);
+        let others = others.filter(|(name, _)| **name != monitor(&m));
+        results
+            .extend(others.map(|(name, value)| (format!("{name} at best epoch"), (*value).into())));
         let mut values = m.manifest.clone();
         values.extend(results.clone());
         columns.push((title, values));

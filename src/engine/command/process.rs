@@ -206,7 +206,8 @@ fn force(
 pub fn launch(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
     let Launch { program, folder, env, starter, .. } = *launch;
     let mut command = started_command(launch)?;
-    let shown = shortened(secret::mask(&program.shown()).trim(), PROGRAM_WIDTH);
+    let shown = secret::mask(&program.shown()).split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown = shortened(&shown, PROGRAM_WIDTH);
     command
         .current_dir(folder)
         .envs(env)
@@ -217,7 +218,7 @@ pub fn launch(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
     let started = ProcessTree::start(&mut command, Some(context.lock));
     let (mut child, family) =
         started.map_err(|e| failed(format!("failed to start `{shown}`: {e}")))?;
-    context.lock.note(&format!("pid {}: {}", child.id(), shown.replace('\n', " ")));
+    context.lock.note(&format!("pid {}: {shown}", child.id()));
 
     let lines = Lines::new();
     if let Some(out) = child.stdout.take() {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 use pipe_core::failure::{Failure, StageError};
 use pipe_core::ids::StageId;
@@ -261,6 +262,9 @@ pub(super) fn inspect_stage(
         formats: execution.formats,
         confirmed: &confirmed,
     })?;
+    if matches!(observation.state, StageState::Absent { .. }) {
+        check_places(execution.root, stage)?;
+    }
     Ok(InspectedStage {
         inspection: observation,
         identity,
@@ -268,6 +272,22 @@ pub(super) fn inspect_stage(
         confirmed: confirmed.into_inner(),
         round: None,
     })
+}
+
+/// Refuses a stage whose folder cannot be made, before anything is computed for it.
+fn check_places(root: &ProjectRoot, stage: &LoadedStage) -> Result<(), StageError> {
+    let in_the_way = |folder: &Path| {
+        let file = pipe_fs::file_in_place_of(&root.join(folder))?;
+        let file = file.strip_prefix(root).unwrap_or(&file).to_owned();
+        let text = format!("{} is a file, and a folder is needed there", file.display());
+        Some(StageError::setting(text))
+    };
+    for (key, path) in &stage.files.writes {
+        if let Some(error) = path.parent().and_then(in_the_way) {
+            return Err(error.at(key));
+        }
+    }
+    stage.stage.runs().and_then(|folder| in_the_way(&folder)).map_or(Ok(()), Err)
 }
 
 /// What is asked of one stage: by the command line, and by its round.

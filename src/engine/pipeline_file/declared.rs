@@ -61,11 +61,21 @@ impl<'a> Kinds<'a> {
 
     /// The setting that holds keys of a program's own (marked with `x-passes-on`), where `key` is one
     /// of those that the stage declares there.
-    pub fn passed_on(&self, declared: &StageDeclaration, key: &str) -> Option<&str> {
+    pub fn passed_on<'s>(&'s self, declared: &'s StageDeclaration, key: &str) -> Option<&'s str> {
+        let properties = self.schema(&declared.kind)?.get("properties")?.as_object()?;
+        let (name, mut inside) = self.of_program(declared)?;
+        (!properties.contains_key(key) && inside.any(|known| known == key)).then_some(name)
+    }
+
+    /// The keys that a stage declares for its program, and the setting that holds them.
+    pub fn of_program<'s>(
+        &'s self,
+        declared: &'s StageDeclaration,
+    ) -> Option<(&'s str, impl Iterator<Item = &'s str>)> {
         let properties = self.schema(&declared.kind)?.get("properties")?.as_object()?;
         let (name, _) = properties.iter().find(|(_, p)| p.get("x-passes-on").is_some())?;
         let inside = declared.body.get(name)?.as_object()?;
-        (!properties.contains_key(key) && inside.contains_key(key)).then_some(name.as_str())
+        Some((name, inside.keys().map(String::as_str)))
     }
 
     /// Pairs of settings that stand for each other: a key, and the one that its `x-instead-of`

@@ -1,7 +1,7 @@
 //! What is handed to a stage and what it waits for, each checked to exist and to make what is
 //! wanted.
 
-use pipe_core::error::{Gathered, SpecError};
+use pipe_core::error::{Gathered, SpecError, nearest};
 use pipe_core::ids::StageId;
 use serde_json::Value;
 
@@ -51,6 +51,10 @@ pub(super) fn referred(
     }
 }
 
+/// What to do where one stage is wanted and a matrix is named.
+const ONE_OF_MATRIX: &str =
+    "name one of its stages, or take the best with a stage `{kind: select_best, over: …}`";
+
 /// The stages that a reference means.
 fn targets<'a>(
     layers: &StageLayers,
@@ -73,10 +77,7 @@ fn targets<'a>(
                     format!("`{wanted}` is an included file; one of its stages is needed here");
                 return Err(layers.error_at(&key, message).candidates("", names));
             }
-            return Err(layers
-                .error_at(&key, message)
-                .note("name one of them, or take the best with a stage `{kind: select_best, over: …}`")
-                .candidates("", names));
+            return Err(layers.error_at(&key, message).note(ONE_OF_MATRIX).candidates("", names));
         }
         (None, Some((id, _))) => vec![id],
         (None, None) => {
@@ -87,9 +88,23 @@ fn targets<'a>(
                     .suggest(&format!("`{same}`"))
                     .note("the keys of a matrix stand in the order of the alphabet"),
                 None => {
-                    let matrices = all.matrices.keys().filter(|_| reference.many);
-                    names.extend(matrices.map(StageId::as_str));
-                    error.candidates(wanted, names)
+                    let is_member = |name: &&str| name.contains('@');
+                    let is_group = |id: &&StageId| all.groups.contains(id.as_str());
+                    let matrices =
+                        || all.matrices.keys().filter(|id| !is_group(id)).map(StageId::as_str);
+                    // A slip in a matrix's name is one in it, and not in a name of one of its stages.
+                    let near = nearest(
+                        wanted,
+                        names.iter().copied().filter(|n| !is_member(n)).chain(matrices()),
+                    );
+                    match near.filter(|near| !reference.many && matrices().any(|m| m == *near)) {
+                        Some(matrix) => error.suggest(&format!("`{matrix}`")).note(ONE_OF_MATRIX),
+                        None => {
+                            let all = all.matrices.keys().filter(|_| reference.many);
+                            names.extend(all.map(StageId::as_str));
+                            error.candidates(wanted, names)
+                        }
+                    }
                 }
             };
             return Err(match file_stage(reference, kinds) {

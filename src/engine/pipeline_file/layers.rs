@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::pipeline_file::overrides::{OverrideSource, overrides_for_others};
 use crate::pipeline_file::paths::Place;
-use crate::pipeline_file::words::{describe, shortened};
+use crate::pipeline_file::words::{describe, in_words, what_is};
 use crate::rejection::Rejection;
 use crate::source::{Part, Source};
 
@@ -156,7 +156,7 @@ impl StageLayers {
     /// Turns what a stage kind refused into an error at the place that caused it.
     pub fn explain(&self, rejection: Rejection) -> SpecError {
         match rejection {
-            Rejection::Form(ref error) => self.explain_form(error, rejection.path()),
+            Rejection::Form(ref error) => self.explain_form(error, rejection.path(), 0),
             Rejection::Value { ref message, .. } | Rejection::Unused { ref message, .. } => {
                 self.error_at(&rejection.path(), message)
             }
@@ -202,7 +202,8 @@ impl StageLayers {
             Kind::UnknownVariant(..) => self.explain(rejection),
             _ => {
                 let there = path.iter().try_fold(Place::clone(place), |place, key| place.at(key));
-                let words = there.map(|there| there.words()).unwrap_or_default();
+                let words = there.as_ref().map(Place::words).unwrap_or_default();
+                let least = there.as_ref().map_or(0, Place::least);
                 // A type that takes more than words says so itself.
                 let names_them = match &form.kind {
                     Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
@@ -216,7 +217,7 @@ impl StageLayers {
                             format!("expected one of a few words, found {}", describe(value));
                         self.error_at(&path, message).candidates(&value.to_string(), words)
                     }
-                    _ => self.explain(rejection),
+                    _ => self.explain_form(form, path, least),
                 }
             }
         }
@@ -227,7 +228,8 @@ impl StageLayers {
         self.layers.iter().rev().find_map(|layer| value_in(&layer.values, path))
     }
 
-    fn explain_form(&self, error: &figment::Error, path: Vec<String>) -> SpecError {
+    /// `least`: the smallest number that may stand there.
+    fn explain_form(&self, error: &figment::Error, path: Vec<String>, least: u64) -> SpecError {
         match &error.kind {
             Kind::UnknownField(name, expected) => self
                 .error_on(&path, Part::Key, "unknown key".into())
@@ -248,7 +250,7 @@ impl StageLayers {
                     | (_, true, Some(most @ u64::MAX)) => {
                         format!("a whole number up to {most}")
                     }
-                    _ => in_words(expected),
+                    _ => in_words(expected, least),
                 };
                 self.error_at(&path, format!("expected {expected}, found {}", what_is(actual)))
             }
@@ -335,7 +337,7 @@ fn value_in_mut<'a>(values: &'a mut Map<String, Value>, path: &[String]) -> Opti
 /// Whether a number with a point was refused where a whole one is expected.
 fn wants_whole(rejection: &Rejection) -> bool {
     let Rejection::Form(error) = rejection else { return false };
-    matches!(&error.kind, Kind::InvalidType(Actual::Float(_), expected) if in_words(expected).starts_with("a whole number"))
+    matches!(&error.kind, Kind::InvalidType(Actual::Float(_), expected) if in_words(expected, 0).starts_with("a whole number"))
 }
 
 /// Whether a number may be too large for what is expected.
@@ -364,37 +366,5 @@ fn remove(values: &mut Map<String, Value>, path: &[String]) -> bool {
     match values.get_mut(first) {
         Some(Value::Object(inner)) if !rest.is_empty() => remove(inner, rest),
         _ => values.remove(first).is_some(),
-    }
-}
-
-/// A value that was found, as it is written in YAML.
-fn what_is(found: &Actual) -> String {
-    match found {
-        Actual::Bool(value) => format!("`{value}`"),
-        Actual::Unsigned(value) => format!("the number {value}"),
-        Actual::Signed(value) => format!("the number {value}"),
-        Actual::Float(value) => format!("the number {value}"),
-        Actual::Str(text) => format!("text {:?}", shortened(text)),
-        Actual::Seq => "a list".into(),
-        Actual::Map => "a mapping".into(),
-        Actual::Unit | Actual::Option => "nothing".into(),
-        other => other.to_string(),
-    }
-}
-
-/// Rust's names for types are not the user's.
-fn in_words(expected: &str) -> String {
-    match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" | "u128" => "a whole number, 0 or more".into(),
-        "i8" | "i16" | "i32" | "i64" | "isize" | "i128" => "a whole number".into(),
-        "f32" | "f64" => "a number".into(),
-        "a boolean" | "bool" => "true or false".into(),
-        "a string" | "str" | "string" => "text".into(),
-        "a sequence" => "a list".into(),
-        "a map" => "a mapping (`key: value` lines)".into(),
-        other => match other.strip_prefix("struct ") {
-            Some(_) => "a mapping (`key: value` lines)".into(),
-            None => other.to_owned(),
-        },
     }
 }

@@ -113,6 +113,12 @@ impl<'a> Place<'a> {
         words.dedup();
         words
     }
+
+    /// The smallest whole number that a value there may be, from 0 on.
+    pub fn least(&self) -> u64 {
+        let least = self.nodes.iter().filter_map(|node| node.get("minimum")?.as_u64());
+        least.max().unwrap_or_default()
+    }
 }
 
 fn holds_list(value: &Value) -> bool {

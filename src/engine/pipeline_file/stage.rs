@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pipe_core::error::{Gathered, SpecError, SpecErrors};
+use pipe_core::error::{Gathered, SpecError, SpecErrors, nearest};
 use serde_json::{Map, Value};
 
 use crate::diagnostic::Diagnostic;
@@ -68,7 +68,10 @@ impl Loading<'_> {
         let typing = Typing {
             kind: &declared.kind,
             place: Place::root(schema.as_value()),
-            elsewhere: &|key| self.of_another_stage(&declared.kind, key),
+            elsewhere: &|key| {
+                let own = self.of_the_program(declared, key);
+                own.or_else(|| self.of_another_stage(&declared.kind, key))
+            },
             layers: &mut layers,
             left_out: &mut left_out,
             errors: &mut errors,
@@ -144,6 +147,12 @@ impl Loading<'_> {
         let wanted = |key: &str| !OPTION_KEYS.contains(&key);
         let again = layers.typed(wanted, |settings| kind.resolve(settings));
         errors.take(again.map_err(|rejection| layers.explain(rejection)))
+    }
+
+    /// The key that a stage declares for its program and that somebody means who writes `key`.
+    fn of_the_program(&self, declared: &StageDeclaration, key: &str) -> Option<String> {
+        let (setting, known) = self.kinds.of_program(declared)?;
+        nearest(key, known).map(|meant| format!("`{setting}.{meant}`"))
     }
 
     /// The setting of a stage of another kind that somebody means who writes `key` here.

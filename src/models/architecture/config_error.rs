@@ -12,8 +12,9 @@ pub enum ConfigError {
     #[error("`dim` {dim} is not a multiple of {of} ({why})")]
     Dim { dim: usize, of: usize, why: &'static str },
     #[error(
-        "`image_size` {image_size} cannot be halved {times} times (once for each resolution after the first); \
-         use a multiple of {multiple}"
+        "`image_size` {image_size} cannot be halved {} (once for each resolution after the first); \
+         use a multiple of {multiple}",
+        if *times == 1 { "once".to_owned() } else { format!("{times} times") }
     )]
     Halving { image_size: usize, times: usize, multiple: usize },
     #[error(

@@ -13,7 +13,7 @@ use pipe_trainer::{lint_mode, lint_patience};
 
 use super::artifacts::{CheckpointPreview, JudgePreview, ProgramPreview, SavedEpochs};
 use super::lint_selection::check_judged_metric;
-use crate::architecture::Architectures;
+use crate::architecture::{Architectures, ConfigError};
 use crate::data::{DatasetSettings, PublishedSplit};
 use crate::lora::LoraPlan;
 use crate::trainer::{LoraSettings, TrainSettings, TrainingSettings};
@@ -239,7 +239,10 @@ pub(super) fn check_model(
         && let Ok(config) = settings.model.config(known, data.image_size, ANY_CLASSES)
         && let Err(error) = config.validate()
     {
-        found.push(Diagnostic::error(format!("model.{}", error.key()), error.to_string()));
+        let wrong = Diagnostic::error(format!("model.{}", error.key()), error.to_string());
+        let is_of_size = matches!(error, ConfigError::Halving { .. } | ConfigError::Window { .. });
+        let set = || format!("`image_size` is set in stage `{}`", settings.dataset);
+        found.push(if is_of_size { wrong.note(set()) } else { wrong });
     }
     found
 }

@@ -12,6 +12,8 @@ impl Finder<'_> {
         let file = self.file;
         let mut names: Vec<String> = file.params.keys().cloned().collect();
         names.extend(file.stages.iter().flat_map(|s| self.kinds.keys(&s.kind)).cloned());
+        let told = file.stages.iter().filter_map(|stage| self.kinds.of_program(stage));
+        names.extend(told.flat_map(|(_, keys)| keys).map(str::to_owned));
         names.extend(["executor", "store", "fsync", "on"].map(str::to_owned));
         names
     }
