@@ -100,6 +100,17 @@ fn check(project: &Project, epochs: u64) -> Vec<f64> {
 }
 
 #[test]
+fn a_judge_that_draws_nothing_leaves_nothing_to_remove() {
+    let project = project(&[
+        ("metrics: [val_loss, nearest]\n    seeds: 0-5\n    steps: 2", "metrics: [val_loss]"),
+        ("monitor: quality.nearest", "monitor: quality.val_loss"),
+    ]);
+    project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds().says("Epoch 1: val_loss=");
+    assert_eq!(project.list("quality/epoch_002"), ["metrics.json"]);
+    project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds().says("everything is up to date");
+}
+
+#[test]
 fn what_is_found_out_beside_a_training_decides_which_checkpoint_is_the_best() {
     let project = project(&[]);
     let ran = project.pipe(&["run", "p.yaml", "--epochs", "5"]).succeeds();

@@ -241,7 +241,10 @@ impl EvaluateStage {
             let folder = self.of_epoch(file.epoch);
             let (metrics, _) = self.judge(context, file, &folder)?;
             // Pictures are many, and are sampled again where they are wanted again.
-            atomic::remove_tree(disk, &root.join(folder).join(PICTURES))?;
+            let pictures = root.join(folder).join(PICTURES);
+            if pictures.exists() {
+                atomic::remove_tree(disk, &pictures)?;
+            }
             let text = format!("Epoch {}: {}", file.epoch, self.shown(&metrics));
             context.event(Event::Message { text });
             Ok(metrics.0)
