@@ -110,9 +110,10 @@ enum CkptCommand {
     /// Trains from the nearest kept checkpoint before it, with the run's own settings, in a folder
     /// aside. Nothing else of the run changes.
     Again(AgainArguments),
-    /// Convert a PyTorch or Lightning file of a DiffiT model; no code in it is executed
+    /// Convert a file of PyTorch or Lightning, or a safetensors file, of a model of this program's
+    /// architectures (DiffiT, U-Net); no code in it is executed
     Import {
-        /// A `.pt`, `.pth` or `.ckpt` file
+        /// A `.pt`, `.pth`, `.ckpt` or `.safetensors` file
         file: PathBuf,
         /// File to write
         #[arg(short, long, value_name = "FILE")]

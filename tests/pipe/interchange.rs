@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::chain::{LORA, chain};
-use crate::project::{Project, root};
+use crate::project::{Project, all_tensors, root};
 
 fn data(name: &str) -> String {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
@@ -63,8 +63,45 @@ fn a_foreign_file_is_refused_with_what_is_missing_and_what_is_unexpected() {
         .says("holds another architecture: missing head.weight; unexpected extra;");
     import(&data("lightning.ckpt"), "9").exits(1).says("`image_size` 9 cannot be halved");
     project.write("not.pt", "no checkpoint at all");
-    import("not.pt", "8").exits(1).says("not.pt").says("not a PyTorch checkpoint");
+    import("not.pt", "8")
+        .exits(1)
+        .says("not.pt: it is neither a file of PyTorch nor a safetensors file");
+    import("gone.pt", "8").exits(1).says("gone.pt: there is no such file");
+    import(".", "8").exits(1).says(".: it is a folder");
     assert!(!project.path("in.ckpt").exists());
+}
+
+#[test]
+fn a_safetensors_file_is_imported_with_and_without_a_mapping() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    project.pipe(&["ckpt", "export", "1", "--hub", "hub"]).succeeds();
+    let best = "checkpoints/base_training/run_001/checkpoints/best.ckpt";
+    let side = |file: &str, prefix: &str| -> Vec<(String, Vec<u8>)> {
+        let all = all_tensors(&project.path(file)).into_iter();
+        all.filter_map(|(name, v)| Some((name.strip_prefix(prefix)?.to_owned(), v))).collect()
+    };
+    let wanted = side(best, "ema_state_dict.");
+    assert!(wanted.len() > 20, "{}", wanted.len());
+    let import = |file: &str, more: &[&str]| {
+        let line = ["ckpt", "import", file, "-o", "in.ckpt", "--image-size", "8", "--overwrite"];
+        project.pipe(&[&line[..], more].concat())
+    };
+    import("hub/model.safetensors", &["--classes", "circle,square"]).succeeds();
+    assert!(side("in.ckpt", "state_dict.") == wanted, "each bit of it");
+    project.pipe(&["sample", "in.ckpt", "--n", "2", "--steps", "2", "--device", "cpu"]).succeeds();
+    // All of its names are another program's.
+    let bytes = std::fs::read(project.path("hub/model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let theirs = file.tensors().into_iter().map(|(name, view)| (format!("net.{name}"), view));
+    let renamed = safetensors::serialize(theirs, None).unwrap();
+    project.write("theirs.safetensors", renamed);
+    project.write("map.yaml", "weights: { '{x*}': 'net.state_dict.{x*}' }\n");
+    import("theirs.safetensors", &["--map", "map.yaml"]).succeeds();
+    assert!(side("in.ckpt", "state_dict.") == wanted, "each bit of it");
+    // One that is cut off is no file.
+    project.write("cut.safetensors", &bytes[..bytes.len() - 1]);
+    import("cut.safetensors", &[]).exits(1).says("failed to read cut.safetensors");
 }
 
 #[test]

@@ -28,12 +28,12 @@ pub(super) fn read_head(path: &Path) -> Result<(Vec<u8>, u64), (Corruption, Stri
     let size = file.metadata().map_err(unreadable)?.len();
     let mut length = [0; 8];
     if size < 8 {
-        return Err((Corruption::Torn, format!("only {size} bytes long")));
+        return Err((Corruption::Torn, format!("no checkpoint: only {size} bytes long")));
     }
     file.read_exact(&mut length).map_err(unreadable)?;
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
-        return Err(foreign("not a safetensors file (its header would be too long)"));
+        return Err(foreign("no checkpoint of pipe, which are safetensors files"));
     }
     if 8 + length > size {
         return Err((Corruption::Torn, format!("cut off inside its header, {size} bytes long")));

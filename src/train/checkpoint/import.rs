@@ -1,16 +1,15 @@
-//! Checkpoints from PyTorch and Lightning: `.pt` and `.ckpt` files, which are pickles. They are
-//! interpreted by a reader that knows tensors and containers only; no code in them is ever
-//! executed.
+//! Checkpoints from PyTorch and Lightning, and from safetensors files: those whose tensors are
+//! called as this program's are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, TensorData};
+use burn::tensor::Device;
 use pipe_fs::{Disk, atomic};
 use pipe_runs::checkpoint::{Header, Written, write};
 use pipe_runs::tensor::HostTensor;
-use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
+use super::foreign::{self, ForeignTensor};
 use crate::architecture::ConfigError;
 use crate::architecture::{ArchitectureInfo, Architectures, ModelConfig, Shapes};
 use crate::nn::walk;
@@ -47,7 +46,7 @@ pub struct ImportOptions {
     pub class_names: Vec<String>,
 }
 
-/// Converts a PyTorch file to a checkpoint of this program. The architecture is read from the
+/// Converts a file of PyTorch, or a safetensors file, to a checkpoint of this program. The architecture is read from the
 /// shapes of the tensors; EMA weights are taken over where the file has any under a name with
 /// `ema` in it.
 pub fn import(
@@ -58,8 +57,7 @@ pub fn import(
     options: &ImportOptions,
 ) -> Result<Written, ImportError> {
     let read = |message: String| ImportError::Read { path: from.to_owned(), message };
-    let all = PytorchReader::new(from).map_err(|e| read(e.to_string()))?.into_tensors();
-    let all: BTreeMap<String, Tensor> = all.into_iter().collect();
+    let all = foreign::tensors(from).map_err(read)?;
     // What stands before the name of the architecture's mark stands before all names.
     let prefixes = |arch: &dyn ArchitectureInfo| -> Vec<&str> {
         all.keys().filter_map(|name| name.strip_suffix(arch.mark())).collect()
@@ -72,11 +70,12 @@ pub fn import(
     };
     prefixes.sort_by_key(|prefix| (prefix.contains("ema"), prefix.len()));
     let main = prefixes[0];
-    let part = |prefix: &str| -> BTreeMap<&str, &Tensor> {
+    let part = |prefix: &str| -> BTreeMap<&str, &ForeignTensor> {
         all.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor))).collect()
     };
     let main_part = part(main);
-    let shapes = Shapes(main_part.iter().map(|(name, tensor)| (*name, tensor.shape())).collect());
+    let shapes =
+        Shapes(main_part.iter().map(|(name, tensor)| (*name, tensor.shape.as_slice())).collect());
     let config = arch.infer(&shapes, options.image_size);
     config.validate().map_err(|error| ImportError::Config { path: from.to_owned(), error })?;
     check_classes(from, &options.class_names, config.num_classes())?;
@@ -195,35 +194,20 @@ impl Misfit {
 /// The tensors of one part under the names of a checkpoint; or all that does not fit.
 fn converted(
     path: &Path,
-    found: &BTreeMap<&str, &Tensor>,
+    found: &BTreeMap<&str, &ForeignTensor>,
     config: &ModelConfig,
     prefix: &str,
 ) -> Result<Vec<HostTensor>, ImportError> {
-    let shapes = found.iter().map(|(name, tensor)| (*name, tensor.shape())).collect();
+    let shapes = found.iter().map(|(name, tensor)| (*name, tensor.shape.as_slice())).collect();
     let misfit = Misfit::of(&shapes, config)
         .map_err(|error| ImportError::Config { path: path.to_owned(), error })?;
     if !misfit.is_empty() {
         let Misfit { missing, unexpected, shapes } = misfit;
         return Err(ImportError::Mismatch { path: path.to_owned(), missing, unexpected, shapes });
     }
-    found.iter().map(|(name, tensor)| host(path, &format!("{prefix}{name}"), tensor)).collect()
-}
-
-/// A tensor of any floats as one of 32-bit floats, called `name`.
-pub(crate) fn host(path: &Path, name: &str, tensor: &Tensor) -> Result<HostTensor, ImportError> {
     let read = |message: String| ImportError::Read { path: path.to_owned(), message };
-    let dtype = match tensor.dtype() {
-        TorchType::F64 => DType::F64,
-        TorchType::F32 => DType::F32,
-        TorchType::F16 => DType::F16,
-        TorchType::BF16 => DType::BF16,
-        other => return Err(read(format!("`{}` holds {other:?}, not floats", tensor.name))),
-    };
-    let bytes = tensor.read().map_err(|e| read(format!("`{}`: {e}", tensor.name)))?;
-    let shape = tensor.shape().to_vec();
-    let values: Vec<f32> =
-        TensorData::from_bytes_vec(bytes, shape.clone(), dtype).iter::<f32>().collect();
-    Ok(HostTensor::f32(name, shape, &values))
+    let host = |(name, tensor): (&&str, &&ForeignTensor)| tensor.host(&format!("{prefix}{name}"));
+    found.iter().map(|found| host(found).map_err(read)).collect()
 }
 
 /// The tensors that tell an architecture.

@@ -4,6 +4,7 @@
 mod adapter_check;
 mod compare;
 mod export;
+pub(crate) mod foreign;
 mod guide;
 mod import;
 mod lora_layers;
@@ -15,7 +16,6 @@ pub use adapter_check::{ADAPTER, LoraFile, lora_damage};
 pub use compare::{PartDifference, differences};
 pub use export::{ExportError, inference_weights, merged, weights_only};
 pub use guide::{GuideError, load_guide, no_guide};
-pub(crate) use import::host as host_tensor;
 pub use import::{ImportError, ImportOptions, import};
 pub use lora_layers::{LayersError, LoraLayers};
 pub use mapped::{Imported, Mapping, import_mapped};

@@ -1,24 +1,14 @@
 //! From pixels to features: Inception-v3 with the weights of a file.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use pipe_engine::kind::StageError;
-use pipe_fs::bounded_read;
 use pipe_models::inception::{FEATURES, Inception, InceptionError, SIDE};
-use pipe_runs::tensor::HostTensor;
-use pytorch_reader::PytorchReader;
-use safetensors::{Dtype, SafeTensors};
 
 use super::resize::Resize;
-use crate::checkpoint::{ImportError, host_tensor};
+use crate::checkpoint::foreign;
 use crate::device;
-
-/// The longest safetensors file that is read: the weights take 87 MB.
-const LONGEST: u64 = 1 << 30;
 
 /// Pictures that are looked at together.
 pub const BATCH: usize = 8;
@@ -51,22 +41,10 @@ impl FeatureNetwork {
     /// The file cannot be read, or a tensor is missing, of another shape, or not of finite floats.
     pub fn load(path: &Path, device: &Device) -> Result<Self, WeightsError> {
         let read = |message: String| WeightsError::Read { path: path.to_owned(), message };
-        let mut head = [0; 10];
-        let mut file = File::open(path).map_err(|e| read(e.to_string()))?;
-        let is_safetensors = file.read_exact(&mut head).is_ok() && head[8] == b'{';
-        let network = if is_safetensors {
-            let bytes = bounded_read::read(path, LONGEST).map_err(|e| read(e.to_string()))?;
-            let file = SafeTensors::deserialize(&bytes).map_err(|e| read(e.to_string()))?;
-            Inception::from_tensors(&mut |name, _| of_safetensors(&file, name), device)
-        } else {
-            let tensors = PytorchReader::new(path).map_err(|e| read(e.to_string()))?.into_tensors();
-            let tensors: BTreeMap<_, _> = tensors.into_iter().collect();
-            let mut tensor = |name: &str, _: &[usize]| {
-                let tensor = tensors.get(name).map(|tensor| host_tensor(path, name, tensor));
-                tensor.transpose().map_err(|e: ImportError| e.to_string())
-            };
-            Inception::from_tensors(&mut tensor, device)
-        };
+        let tensors = foreign::tensors(path).map_err(read)?;
+        let mut tensor =
+            |name: &str, _: &[usize]| tensors.get(name).map(|tensor| tensor.host(name)).transpose();
+        let network = Inception::from_tensors(&mut tensor, device);
         let network =
             network.map_err(|error| WeightsError::Content { path: path.to_owned(), error })?;
         Ok(Self { network, device: device.clone() })
@@ -110,18 +88,4 @@ impl FeatureNetwork {
         }
         Ok(features)
     }
-}
-
-fn of_safetensors(file: &SafeTensors, name: &str) -> Result<Option<HostTensor>, String> {
-    let Ok(view) = file.tensor(name) else { return Ok(None) };
-    let dtype = match view.dtype() {
-        Dtype::F64 => DType::F64,
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        other => return Err(format!("it holds {other:?}, not floats")),
-    };
-    let shape = view.shape().to_vec();
-    let data = TensorData::from_bytes_vec(view.data().to_vec(), shape.clone(), dtype);
-    Ok(Some(HostTensor::f32(name, shape, &data.iter::<f32>().collect::<Vec<f32>>())))
 }

@@ -1,5 +1,5 @@
 //! A file of PyTorch's or Lightning's with names of its own, by a mapping: weights, EMA weights,
-//! the optimizer's state, epoch and step.
+//! the optimizer's state, epoch and step. Of a safetensors file, weights and EMA weights.
 
 mod mapping;
 mod optimizer;
@@ -11,16 +11,14 @@ use std::path::Path;
 use pipe_fs::Disk;
 use pipe_runs::checkpoint::{Written, write};
 use pipe_runs::tensor::{Dtype, HostTensor};
-use pytorch_reader::{PytorchReader, Tensor};
 
 pub use mapping::Mapping;
 
 use self::mapping::{Resolved, Sources};
 use self::optimizer::{MOMENTS, OptimizerState, STEP};
 use self::pickle::{Node, Pickle};
-use super::import::{
-    ImportError, ImportOptions, Misfit, check_classes, header, host, listed, marks,
-};
+use super::foreign::{self, ForeignTensor};
+use super::import::{ImportError, ImportOptions, Misfit, check_classes, header, listed, marks};
 use crate::architecture::{Architectures, Shapes};
 use crate::trainer::{EMA_WEIGHTS, OPTIMIZER_STATE, WEIGHTS};
 
@@ -42,8 +40,9 @@ pub struct Imported {
 /// A file, and what its tensors are called.
 struct Foreign<'a> {
     path: &'a Path,
-    pickle: Pickle,
-    tensors: BTreeMap<String, Tensor>,
+    /// What it holds besides tensors; nothing in a safetensors file.
+    pickle: Option<Pickle>,
+    tensors: BTreeMap<String, ForeignTensor>,
     /// What stands before the names of the weights.
     prefix: String,
 }
@@ -121,17 +120,21 @@ impl Mapping {
 impl<'a> Foreign<'a> {
     fn open(path: &'a Path) -> Result<Self, ImportError> {
         let read = |message: String| ImportError::Read { path: path.to_owned(), message };
-        let pickle = Pickle::of(path).map_err(read)?;
-        let tensors = PytorchReader::new(path).map_err(|e| read(e.to_string()))?.into_tensors();
-        let is_inside = pickle.root().get(STATE_DICT).is_some();
+        let tensors = foreign::tensors(path).map_err(read)?;
+        let is_pickle = !foreign::is_safetensors(path);
+        let pickle = is_pickle.then(|| Pickle::of(path)).transpose().map_err(read)?;
+        let root = pickle.as_ref().map(Pickle::root);
+        let is_inside = root.is_some_and(|root| root.get(STATE_DICT).is_some());
         let prefix = if is_inside { format!("{STATE_DICT}.") } else { String::new() };
-        Ok(Self { path, pickle, tensors: tensors.into_iter().collect(), prefix })
+        Ok(Self { path, pickle, tensors, prefix })
     }
 
     /// The names of the tensors that may be weights, in the order of the file: those in its
     /// `state_dict`, or else its own and those in its dictionaries.
     fn names(&self) -> Vec<String> {
-        let root = self.pickle.root();
+        let Some(root) = self.pickle.as_ref().map(Pickle::root) else {
+            return self.tensors.keys().cloned().collect();
+        };
         let part = root.get(STATE_DICT).unwrap_or(root);
         let names = part.entries().flat_map(|(name, inner)| {
             let below = |(below, _)| format!("{name}.{below}");
@@ -141,7 +144,7 @@ impl<'a> Foreign<'a> {
         names.filter(|name| self.tensor(name).is_some()).collect()
     }
 
-    fn tensor(&self, name: &str) -> Option<&Tensor> {
+    fn tensor(&self, name: &str) -> Option<&ForeignTensor> {
         self.tensors.get(&format!("{}{name}", self.prefix))
     }
 
@@ -152,23 +155,24 @@ impl<'a> Foreign<'a> {
     /// The tensors of one side under our names, without a prefix.
     fn read(&self, side: &Sources, problems: &mut Vec<String>) -> Vec<HostTensor> {
         let tensors = side.iter().map(|(ours, theirs)| {
-            let parts: Vec<&Tensor> = theirs.iter().filter_map(|name| self.tensor(name)).collect();
+            let parts: Vec<&ForeignTensor> =
+                theirs.iter().filter_map(|name| self.tensor(name)).collect();
             self.joined(ours, &parts)
         });
         take_good(tensors, problems)
     }
 
     /// Tensors one behind the other along their first axis.
-    fn joined(&self, name: &str, parts: &[&Tensor]) -> Result<HostTensor, String> {
-        let rest = |tensor: &Tensor| tensor.shape().get(1..).map(<[usize]>::to_vec);
+    fn joined(&self, name: &str, parts: &[&ForeignTensor]) -> Result<HostTensor, String> {
+        let rest = |tensor: &ForeignTensor| tensor.shape.get(1..).map(<[usize]>::to_vec);
         let [first, others @ ..] = parts else { return Err(format!("{name} has no part")) };
         if let Some(other) = others.iter().find(|o| rest(o).is_none() || rest(o) != rest(first)) {
-            let (one, other) = (first.shape(), other.shape());
+            let (one, other) = (&first.shape, &other.shape);
             return Err(format!("{name}: shapes {one:?} and {other:?} cannot be joined"));
         }
-        let mut joined = host(self.path, name, first).map_err(|e| e.to_string())?;
+        let mut joined = first.host(name)?;
         for other in others {
-            let other = host(self.path, name, other).map_err(|e| e.to_string())?;
+            let other = other.host(name)?;
             joined.shape[0] += other.shape[0];
             joined.bytes.extend(other.bytes);
         }
@@ -184,7 +188,8 @@ impl<'a> Foreign<'a> {
         if !mapping.optimizer {
             return Ok(Vec::new());
         }
-        let found = OptimizerState::find(self.pickle.root()).map_err(wrong)?;
+        let root = self.pickle.as_ref().map(Pickle::root);
+        let found = root.map_or(Ok(None), OptimizerState::find).map_err(wrong)?;
         let Some(optimizer) = found else { return Ok(Vec::new()) };
         let sources = mapping.resolve(names.iter().map(String::as_str)).weights;
         let is_mapped = |name: &&String| sources.values().flatten().any(|other| other == *name);
@@ -202,7 +207,8 @@ impl<'a> Foreign<'a> {
                 continue;
             }
             for (i, moment) in MOMENTS.iter().enumerate() {
-                let parts: Vec<&Tensor> = states.iter().map(|state| state.moments[i]).collect();
+                let parts: Vec<&ForeignTensor> =
+                    states.iter().map(|state| state.moments[i]).collect();
                 let joined = self.joined(&format!("{ours}.{moment}"), &parts);
                 tensors.extend(take_good([joined].into_iter(), &mut problems));
             }
@@ -229,13 +235,13 @@ impl<'a> Foreign<'a> {
         let state = optimizer.state.get(number).ok_or_else(missing)?;
         let tensor =
             |field: &str| self.tensors.get(&format!("{}.state.{number}.{field}", optimizer.prefix));
-        let shape = self.tensor(name).map(Tensor::shape);
+        let shape = self.tensor(name).map(|tensor| tensor.shape.as_slice());
         let moment = |field: &&str| {
             let found = tensor(field).ok_or_else(missing)?;
-            if Some(found.shape()) == shape {
+            if Some(found.shape.as_slice()) == shape {
                 return Ok(found);
             }
-            let (found, shape) = (found.shape(), shape.unwrap_or_default());
+            let (found, shape) = (&found.shape, shape.unwrap_or_default());
             Err(format!(
                 "the optimizer's {field} of {name} has the shape {found:?} instead of {shape:?}: its parameters are in \
                  another order; list their names as `parameters`"
@@ -244,7 +250,8 @@ impl<'a> Foreign<'a> {
         let moments = MOMENTS.iter().map(moment).collect::<Result<Vec<_>, String>>()?;
         let step = match (state.get(STEP).and_then(Node::int), tensor(STEP)) {
             (Some(step), _) => Some(step),
-            (None, Some(step)) => host(self.path, STEP, step)
+            (None, Some(step)) => step
+                .host(STEP)
                 .ok()
                 .and_then(|step| step.to_f32()?.first().map(|step| *step as i64)),
             (None, None) => None,
@@ -256,7 +263,7 @@ impl<'a> Foreign<'a> {
     /// Completed epochs and the optimizer's steps. Lightning counts epochs from 0, and those whose
     /// batches were all processed apart from that.
     fn position(&self) -> (u64, u64) {
-        let root = self.pickle.root();
+        let Some(root) = self.pickle.as_ref().map(Pickle::root) else { return (0, 0) };
         let number = |keys: &[&str]| {
             let number = root.at(keys).and_then(Node::int);
             number.and_then(|number| u64::try_from(number).ok())
@@ -269,7 +276,7 @@ impl<'a> Foreign<'a> {
 
 /// What the optimizer keeps of one parameter.
 struct State<'a> {
-    moments: Vec<&'a Tensor>,
+    moments: Vec<&'a ForeignTensor>,
     step: i64,
 }
 
