@@ -246,6 +246,48 @@ fn a_stage_that_is_clicked_tells_its_error_log_and_settings() {
 }
 
 #[test]
+fn no_line_of_the_graph_runs_behind_a_stage_and_no_word_out_of_one() {
+    if browser().is_none() {
+        return;
+    }
+    let project = Project::new();
+    let matrix =
+        "    matrix: { learning_rate: [0.001, 0.0003], optimizer.weight_decay: [0.01, 0.1] }\n";
+    let further = "  best: { kind: select_best, over: base, monitor: train_loss }
+  quality: { kind: evaluate, from: best, dataset: data, metrics: [nearest], to: quality }
+  copied: { kind: copy_best, from: best, to: checkpoints/one.ckpt, needs: [data] }
+  a_picture_with_a_long_name_of_its_own: { kind: sample, from: copied, n: 2, to: a.png, needs: [quality, data] }
+";
+    let text = TINY.replace("    dataset: data\n", &format!("    dataset: data\n{matrix}"));
+    project.write("p.yaml", format!("{text}{further}"));
+    project.pipe(&["report", "p.yaml"]).succeeds();
+    let mut page = Browser::open(&project, &address(&project, "report.html"), 1280).unwrap();
+    let boxes = "const boxes = [...document.querySelectorAll('.node .box')].map((x) => x.getBoundingClientRect());";
+    let crossing = page.value(&format!(
+        "(() => {{ {boxes} \
+         return [...document.querySelectorAll('.edge')].filter((edge) => {{ \
+           const [matrix, length] = [edge.getScreenCTM(), edge.getTotalLength()]; \
+           return Array.from({{ length: 200 }}, (_, i) => edge.getPointAtLength((i + 0.5) / 200 * length).matrixTransform(matrix)) \
+             .some((p) => boxes.some((b) => p.x > b.left + 2 && p.x < b.right - 2 && p.y > b.top && p.y < b.bottom)); \
+         }}).length; }})()"
+    ));
+    assert_eq!(crossing, 0, "lines behind stages");
+    assert!(page.value("document.querySelectorAll('.edge').length").as_u64() > Some(12));
+    let outside = page.value(
+        "[...document.querySelectorAll('.node')].filter((node) => { \
+           const box = node.querySelector('.box').getBoundingClientRect(); \
+           return [...node.querySelectorAll('text')].some((x) => x.getBoundingClientRect().right > box.right - 4); \
+         }).length",
+    );
+    assert_eq!(outside, 0, "words out of their stage");
+    // Members are told apart.
+    let nodes = page.texts(".node .faint");
+    let members: std::collections::BTreeSet<_> = nodes.iter().skip(1).take(4).collect();
+    assert_eq!(members.len(), 4, "{nodes:?}");
+    page.close();
+}
+
+#[test]
 fn what_is_open_and_typed_stays_while_it_trains() {
     if browser().is_none() {
         return;

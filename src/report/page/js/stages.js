@@ -38,6 +38,20 @@ const depths = (all) => {
   }
   return depth;
 };
+// Fonts of the boxes' lines, as the style sheet has them, and the first of some texts that fits.
+const FAMILIES = `system-ui, -apple-system, "Segoe UI", Roboto, sans-serif`;
+const NAME = `600 12px ${FAMILIES}`, FAINT = `11px ${FAMILIES}`;
+const measured = document.createElement("canvas").getContext("2d");
+const fitting = (texts, room, font) => {
+  measured.font = font;
+  const fits = (text) => measured.measureText(text).width <= room;
+  let text = texts.filter(Boolean).find(fits);
+  if (text != null) return text;
+  text = texts.filter(Boolean).pop() || "";
+  let length = text.length;
+  while (length > 1 && !fits(short(text, length))) length -= 1;
+  return short(text, length);
+};
 const select = (id) => {
   chosen.stage = chosen.stage === id ? null : id;
   drawStages();
@@ -54,21 +68,46 @@ const graph = () => {
   }
   const width = (Math.max(0, ...depth.values()) + 1) * (W + X) - X + 2;
   const height = Math.max(1, ...rows.values()) * (H + Y) - Y + 2;
-  const edges = all.flatMap((unit) => [...unit.needs].filter((need) => place.has(need)).map((need) => {
-    const from = place.get(need), to = place.get(unit.id);
-    const [x1, y1, x2, y2] = [from.x + W, from.y + H / 2, to.x, to.y + H / 2];
-    const bend = Math.max(20, (x2 - x1) / 2);
-    return s("path", { class: "edge", d: `M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`, "marker-end": "url(#arrow)" });
-  }));
+  // A line that passes stages of other columns runs below one of them, and never behind one.
+  const passed = (column, y) => {
+    const below = (row) => row * (H + Y) - Y / 2;
+    const last = rows.get(column) || 0;
+    if (y >= below(last)) return y;
+    const gaps = Array.from({ length: last }, (_, row) => below(row + 1));
+    return gaps.reduce((best, gap) => (Math.abs(gap - y) < Math.abs(best - y) ? gap : best));
+  };
+  const line = (from, to, left, right) => {
+    let [x, y] = [from.x + W, from.y + H / 2], path = `M${x},${y}`;
+    const end = to.y + H / 2;
+    const bent = (x2, y2) => {
+      const bend = Math.max(20, (x2 - x) / 2);
+      path += ` C${x + bend},${y} ${x2 - bend},${y2} ${x2},${y2}`;
+      [x, y] = [x2, y2];
+    };
+    for (let column = left + 1; column < right; column += 1) {
+      const place = passed(column, y + (end - y) / (right - column + 1));
+      bent(column * (W + X) - 6, place);
+      x += W + 12;
+      path += ` H${x}`;
+    }
+    bent(to.x, end);
+    return path;
+  };
+  const edges = all.flatMap((unit) => [...unit.needs].filter((need) => place.has(need)).map((need) =>
+    s("path", { class: "edge", d: line(place.get(need), place.get(unit.id), depth.get(need), depth.get(unit.id)), "marker-end": "url(#arrow)" })));
   const nodes = all.map((unit) => {
     const { x, y } = place.get(unit.id);
-    const lines = [short(stem(unit.id), 24), short(unit.many ? `${unit.kind} × ${unit.members.length}` : [unit.kind, variant(unit.id)].filter(Boolean).join(" · "), 32), short(unit.words, 26)];
+    const what = unit.many ? [`${unit.kind} × ${unit.members.length}`]
+      : [[unit.kind, variant(unit.id)].filter(Boolean).join(" · "), variant(unit.id), variant(unit.id).replace(/[^=, ]+=/g, "")];
+    const room = W - 24;
+    const lines = [fitting([stem(unit.id)], room, NAME), fitting(what, room, FAINT), fitting([unit.words], room, NAME)];
     return s("g", {
       class: `node ${state(unit.status)}`, transform: `translate(${x + 1},${y + 1})`, role: "button", tabindex: 0, "data-keep": `node ${unit.id}`,
       "aria-expanded": chosen.stage === unit.id ? "true" : "false", "aria-controls": "stage",
       onclick: () => select(unit.id),
       onkeydown: (e) => { if (e.key === "Enter" || e.key === " ") { e.preventDefault(); select(unit.id); } },
     },
+    s("title", {}, unit.id),
     unit.many && s("rect", { class: "behind", width: W, height: H, x: 4, y: 4, rx: 8 }),
     s("rect", { class: "box", width: W, height: H, rx: 8 }),
     s("rect", { class: "bar", width: 4, height: H - 16, x: 0, y: 8, rx: 2 }),
