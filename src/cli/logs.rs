@@ -32,7 +32,8 @@ pub struct LogsArguments {
     /// Pipeline file, or its name; may be left out where one only has the stage. A run (`1`,
     /// `base/1`) alone means what its stage wrote when it last trained that run
     file: Option<PathBuf>,
-    /// The stage; the name of a matrix means all its stages. May be left out where only one has run
+    /// The stage; the name of a matrix means all its stages. May be left out where only one has
+    /// run, or only one has trained
     #[arg(value_name = "STAGE")]
     stage: Option<String>,
     /// Only the last lines
@@ -138,10 +139,18 @@ fn newest(file: &Path, named: Option<&str>) -> Result<Vec<(StageId, Newest)>, Cl
     let known: BTreeSet<StageId> =
         jobs.iter().map(|(stage, _)| stage).chain(told.keys()).cloned().collect();
     let declared: BTreeSet<&str> = known.iter().map(StageId::declared).collect();
-    let named = match (named, declared.first(), declared.len()) {
+    let is_training = |(stage, events): (&StageId, &Vec<Event>), name: &str| {
+        let opened = events.iter().any(|event| matches!(event, Event::WorkOpened { .. }));
+        opened && stage.declared() == name
+    };
+    // Beside one training, what the others wrote is a line or two.
+    let trained = declared.iter().filter(|name| told.iter().any(|told| is_training(told, name)));
+    let trained: Vec<&str> = trained.copied().collect();
+    let named = match (named, declared.first(), declared.len(), &trained[..]) {
         (Some(named), ..) => named,
-        (None, None, _) => return Err(CliError::usage("no stage has run yet, or not here")),
-        (None, Some(only), 1) => only,
+        (None, None, ..) => return Err(CliError::usage("no stage has run yet, or not here")),
+        (None, Some(only), 1, _) => only,
+        (.., [only]) if jobs.iter().next().is_none() => only,
         _ => {
             let first = declared.first().copied().unwrap_or_default();
             let line = CommandLine::new(["pipe", "logs"]).path(file).word(first);

@@ -105,3 +105,12 @@ fn a_log_ends_at_its_size_and_says_so() {
     assert!(told.contains("what is printed behind 16 MiB is not kept"), "{}", told.len());
     assert!(!told.contains("\nlast\n") && told.len() < 20_000_000, "{}", told.len());
 }
+
+#[test]
+fn of_a_pipeline_with_one_training_that_is_printed() {
+    let project = Project::new();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let told = project.pipe(&["logs"]).succeeds().stdout();
+    assert_eq!(told, project.pipe(&["logs", "base"]).succeeds().stdout());
+    assert!(told.contains("Epoch 2/2"), "{told}");
+}

@@ -217,7 +217,11 @@ impl StageLayers {
                             format!("expected one of a few words, found {}", describe(value));
                         self.error_at(&path, message).candidates(&value.to_string(), words)
                     }
-                    _ => self.explain_form(form, path, least),
+                    _ => {
+                        let error = self.explain_form(form, path, least);
+                        let keys = there.iter().flat_map(Place::keys);
+                        if is_block(&form.kind) { error.note(its_keys(keys)) } else { error }
+                    }
                 }
             }
         }
@@ -332,6 +336,21 @@ fn value_in_mut<'a>(values: &'a mut Map<String, Value>, path: &[String]) -> Opti
         Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
         _ => None,
     })
+}
+
+/// Whether one value stands where a block of settings is expected.
+fn is_block(kind: &Kind) -> bool {
+    matches!(kind, Kind::InvalidType(_, expected) if expected.starts_with("struct "))
+}
+
+/// The keys of a block, as a note says them.
+fn its_keys<'a>(keys: impl Iterator<Item = &'a str>) -> String {
+    const MOST: usize = 8;
+    let mut keys: Vec<&str> = keys.collect();
+    let more = keys.len().saturating_sub(MOST);
+    keys.truncate(MOST);
+    let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+    format!("its keys: {}{more}", keys.join(", "))
 }
 
 /// Whether a number with a point was refused where a whole one is expected.
