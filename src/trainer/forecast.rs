@@ -41,6 +41,12 @@ impl Pace {
         Self { standing: 0, ..self }
     }
 
+    /// That of epochs which take so many times as long. What memory they need is not known then.
+    pub fn times(self, times: f64) -> Self {
+        let memory = self.memory.filter(|_| times == 1.0);
+        Self { seconds: self.seconds * times, memory, ..self }
+    }
+
     /// What so many epochs take, and what their checkpoints add to those that stand.
     pub fn forecast(self, policy: &CheckpointPolicy, epochs: u64, from: String) -> Forecast {
         let saved = epochs.div_ceil(policy.save_every_n_epochs.max(1)) + self.standing;

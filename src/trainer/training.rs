@@ -49,8 +49,9 @@ pub struct Training<'a> {
     /// Where a run can go on with another value of a setting, by its key in the manifest; `None`
     /// where it cannot. The second argument: all that is different.
     pub changeable: &'a dyn Fn(&str, &[Difference]) -> Option<Changeable>,
-    /// Whether an epoch takes as long with another value of a setting, by its key in the manifest.
-    pub keeps_pace: &'a dyn Fn(&str) -> bool,
+    /// How many times as long an epoch takes with another value of a setting, which the manifest
+    /// has; `None` where nobody knows.
+    pub pace: &'a dyn Fn(&Difference) -> Option<f64>,
     /// The epochs that it has in common, bit by bit, with a run that is different in this; `None`
     /// where it has none.
     pub same_until: &'a dyn Fn(&[Difference], &Metadata) -> Option<u64>,
@@ -195,14 +196,21 @@ impl Training<'_> {
                 continue;
             };
             let changed = criteria.settings_changed(&metadata);
+            let paces: Vec<Option<f64>> =
+                changed.iter().map(|change| (self.pace)(change)).collect();
             let is_same = criteria.data_changed(&metadata).is_none()
-                && changed.iter().all(|change| (self.keeps_pace)(&change.key));
+                && paces.iter().all(|pace| *pace == Some(1.0));
             if is_same {
                 same = Some((pace, metadata, format!("run {number}")));
                 break;
             }
-            other =
-                other.or(Some((pace, metadata, format!("run {number}, which has other settings"))));
+            let times: f64 = paces.iter().flatten().product();
+            let scaled = match format!("{times:.1}").trim_end_matches(".0") {
+                "1" => String::new(),
+                times => format!(" ({times} times)"),
+            };
+            let from = format!("run {number}, which has other settings{scaled}");
+            other = other.or(Some((pace.times(times), metadata, from)));
         }
         let Some((pace, metadata, from)) = same.or(other) else {
             return self.forecast_of_limits();

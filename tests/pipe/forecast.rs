@@ -40,6 +40,12 @@ fn a_training_takes_what_its_epochs_took() {
     assert_eq!(other["stages"][0]["from"], "run 001");
     let other = forecast(&project, &["--batch-size=8"]);
     assert_eq!(other["stages"][0]["from"], "run 001, which has other settings");
+    // Four times the pixels of twice the images.
+    let larger = forecast(&project, &["--set", "image_size=16", "--set", "num_images=128"]);
+    let base = &larger["stages"][0];
+    assert_eq!(base["from"], "run 001, which has other settings (8 times)");
+    assert!((base["seconds"].as_f64().unwrap() - 2.0 * 8.0 * slower).abs() < 1e-9, "{larger:#}");
+    assert!(base["memory"].is_null(), "{larger:#}");
     // Nothing to do takes no time, and a plan with a forecast holds when it is carried out.
     assert_eq!(forecast(&project, &[])["seconds"], 0.0);
     project.pipe(&["plan", "p.yaml", "--epochs=3", "-o", "plan.json"]).succeeds();

@@ -53,7 +53,7 @@ impl TrainerStage {
             epochs: TotalEpochs::Fixed(self.settings.epochs),
             stopping: self.settings.stopping(),
             advice: &|_| None,
-            keeps_pace: &|_| false,
+            pace: &|_| None,
             // What a program does with its epochs is not known here.
             same_until: &|_, _| None,
             // What a position inside an epoch means to a program is not known here.

@@ -38,7 +38,7 @@ impl Training<'_> {
             epochs: TotalEpochs::By(&|data| self.periods.epochs_on(data.train_images as usize)),
             stopping: self.settings.stopping(),
             advice: &|different| self.horizon_advice(different),
-            keeps_pace: &keeps_pace,
+            pace: &pace,
             same_until: &|different, run| self.same_until(different, run),
             changeable: &|key, different| match key {
                 // More epochs alone are no wish for another schedule.
@@ -136,6 +136,23 @@ impl Training<'_> {
 /// found.
 fn length(horizon: &Value) -> Option<u64> {
     if *horizon == IN_TIME { Some(u64::MAX) } else { horizon.as_u64() }
+}
+
+/// How many times as long an epoch takes with another value of a setting, where that is known.
+fn pace(change: &Difference) -> Option<f64> {
+    let key = change.key.as_str();
+    let ratio = || {
+        let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_f64);
+        let (old, new) = (number(&change.old)?, number(&change.new)?);
+        (old > 0.0).then_some(new / old)
+    };
+    match key {
+        // Pixels are what a network is busy with.
+        "dataset.image_size" => ratio().map(|ratio| ratio * ratio),
+        "dataset.num_images" => ratio(),
+        key if keeps_pace(key) => Some(1.0),
+        _ => None,
+    }
 }
 
 /// Whether a step takes as long with another value of a setting.
