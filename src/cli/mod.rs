@@ -230,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn every_argument_says_what_it_is() {
+        fn mute(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+            let path = format!("{path} {}", command.get_name());
+            let silent = command.get_arguments().filter(|arg| arg.get_help().is_none());
+            found.extend(silent.map(|arg| format!("{path} {}", arg.get_id())));
+            command.get_subcommands().for_each(|command| mute(command, &path, found));
+        }
+        let mut found = Vec::new();
+        mute(&Arguments::command(), "", &mut found);
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
     }

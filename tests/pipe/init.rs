@@ -203,7 +203,7 @@ fn pictures_are_found_however_they_lie() {
         .pipe(&["init", "zipped", "--images", "my.zip"])
         .succeeds()
         .says("x (1), y (1)")
-        .says("the smallest class has few pictures, 1:");
+        .says("the smallest class, x, has few pictures, 1:");
     assert!(project.read("zipped/pipelines/zipped.yaml").contains("fit: pad"));
     project.pipe(&["data", "zipped"]).succeeds().says("= 2 classes");
 }

@@ -75,11 +75,15 @@ pub fn found(name: &str, pictures: &Pictures, shapes: &Shapes, opened: &Opened) 
             "  a minute was not enough to look into all of them; the first run does".to_owned(),
         );
     }
-    let smallest = classes.iter().map(|class| class.images).min().unwrap_or(0);
-    if smallest < FEW {
-        let of = if classes.len() > 1 { "the smallest class has" } else { "there are" };
+    let smallest = classes.iter().min_by_key(|class| class.images);
+    if let Some(smallest) = smallest.filter(|class| class.images < FEW) {
+        let of = match classes.len() {
+            1 => "there are".to_owned(),
+            _ => format!("the smallest class, {}, has", smallest.name),
+        };
         lines.push(format!(
-            "  {of} few pictures, {smallest}: a model learns them by heart and draws little else. {FEW} are a beginning, a few hundred are better"
+            "  {of} few pictures, {}: a model learns them by heart and draws little else. {FEW} are a beginning, a few hundred are better",
+            smallest.images
         ));
     }
     // Names of files may hold what moves a terminal's cursor.

@@ -69,6 +69,7 @@ enum RunsCommand {
     },
     /// Print the path of a checkpoint of a run, for scripts
     Path {
+        /// Its number; `STAGE/N` or `FOLDER/N` where several have one
         #[arg(value_name = "RUN")]
         run: Name,
         #[command(flatten)]
@@ -76,14 +77,18 @@ enum RunsCommand {
     },
     /// Write a note beside a run; without a text, remove it
     Note {
+        /// Its number; `STAGE/N` or `FOLDER/N` where several have one
         #[arg(value_name = "RUN")]
         run: Name,
+        /// The note
         text: Option<String>,
     },
     /// Give a run tags
     Tag {
+        /// Its number; `STAGE/N` or `FOLDER/N` where several have one
         #[arg(value_name = "RUN")]
         run: Name,
+        /// Words without spaces
         #[arg(required = true, value_name = "TAG")]
         tags: Vec<String>,
         /// Take them off instead
@@ -114,6 +119,7 @@ enum RunsCommand {
     },
     /// Remove one run
     Rm {
+        /// Its number; `STAGE/N` or `FOLDER/N` where several have one
         #[arg(value_name = "RUN")]
         run: Name,
         /// Even if a stage's record refers to it
@@ -122,6 +128,7 @@ enum RunsCommand {
     },
     /// Write a run as one archive, a plain tar file
     Export {
+        /// Its number; `STAGE/N` or `FOLDER/N` where several have one
         #[arg(value_name = "RUN")]
         run: Name,
         /// File to write; `-` for stdout
