@@ -71,6 +71,10 @@ fn a_pipeline_file_brings_its_project_with_it() {
     elsewhere.pipe(&["run", &file, "--force"]).succeeds();
     assert_eq!(elsewhere.list(RUNS), ["run_001", "run_002", "run_003"]);
     assert_eq!(project.list(RUNS), ["run_001"]);
+    // A project that was made inside another one, and has run nothing yet.
+    elsewhere.pipe(&["init", "new"]).succeeds();
+    let new = "new/pipelines/base_training.yaml";
+    elsewhere.pipe(&["plan", new]).succeeds().says("/new\n").says("no run yet");
     // What is printed from elsewhere works there.
     std::fs::remove_dir_all(elsewhere.path(".pipe")).unwrap();
     let said = inside(&elsewhere, "", &["run", &file, "--seed", "5"]).succeeds().stdout();
