@@ -45,7 +45,11 @@ fn choose(here: &Path, file: Option<&Path>) -> PathBuf {
         (None, None, _) => here.to_owned(),
         // Projects within each other, or beside each other.
         (Some(own), Some(theirs), Some(file)) if own != theirs => {
-            if has_run(&own, &file) { own } else { theirs }
+            if has_run(&own, &file) {
+                own
+            } else {
+                theirs
+            }
         }
         (Some(project), _, _) | (None, Some(project), _) => project,
     }

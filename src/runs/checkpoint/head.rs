@@ -16,7 +16,10 @@ pub(super) const MAX_VALUES: usize = 500_000;
 /// The file up to its data: the header's length in eight bytes, and its JSON. Besides, the length
 /// of the whole file.
 pub(super) fn read_head(path: &Path) -> Result<(Vec<u8>, u64), (Corruption, String)> {
-    let unreadable = |e: io::Error| (Corruption::Unreadable, format!("failed to read: {e}"));
+    let unreadable = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => (Corruption::Unreadable, "there is no such file".to_owned()),
+        _ => (Corruption::Unreadable, format!("failed to read: {e}")),
+    };
     // A pipe would be waited for, and gives its bytes once only.
     if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
         return Err((
