@@ -23,34 +23,29 @@ pub struct PythonArguments {
     output: PathBuf,
 }
 
-/// The files of a folder of this repository with their contents, which are a part of the program.
-macro_rules! contents {
-    ($folder:literal, $($name:literal),* $(,)?) => {
-        [$(($name, include_str!(concat!("../../", $folder, $name)))),*]
-    };
-}
-
-/// The package, in Python alone.
-const PACKAGE: [(&str, &str); 15] = contents![
-    "python/burn_pipe/",
-    "__init__.py",
-    "_alone.py",
-    "_canonical.py",
-    "_checkpoint.py",
-    "_failures.py",
-    "_job.py",
-    "_protocol.py",
-    "_seed.py",
-    "accelerate.py",
-    "diffit.py",
-    "lightning.py",
-    "py.typed",
-    "sampler.py",
-    "track.py",
-    "transformers.py",
+/// The package, in Python alone, which is a part of this program.
+const PACKAGE: [(&str, &str); 15] = [
+    ("__init__.py", include_str!("../../python/burn_pipe/__init__.py")),
+    ("_alone.py", include_str!("../../python/burn_pipe/_alone.py")),
+    ("_canonical.py", include_str!("../../python/burn_pipe/_canonical.py")),
+    ("_checkpoint.py", include_str!("../../python/burn_pipe/_checkpoint.py")),
+    ("_failures.py", include_str!("../../python/burn_pipe/_failures.py")),
+    ("_job.py", include_str!("../../python/burn_pipe/_job.py")),
+    ("_protocol.py", include_str!("../../python/burn_pipe/_protocol.py")),
+    ("_seed.py", include_str!("../../python/burn_pipe/_seed.py")),
+    ("accelerate.py", include_str!("../../python/burn_pipe/accelerate.py")),
+    ("diffit.py", include_str!("../../python/burn_pipe/diffit.py")),
+    ("lightning.py", include_str!("../../python/burn_pipe/lightning.py")),
+    ("py.typed", include_str!("../../python/burn_pipe/py.typed")),
+    ("sampler.py", include_str!("../../python/burn_pipe/sampler.py")),
+    ("track.py", include_str!("../../python/burn_pipe/track.py")),
+    ("transformers.py", include_str!("../../python/burn_pipe/transformers.py")),
 ];
 
-const LICENSES: [(&str, &str); 2] = contents!["", "LICENSE-MIT", "LICENSE-APACHE"];
+const LICENSES: [(&str, &str); 2] = [
+    ("LICENSE-MIT", include_str!("../../LICENSE-MIT")),
+    ("LICENSE-APACHE", include_str!("../../LICENSE-APACHE")),
+];
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
