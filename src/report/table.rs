@@ -14,6 +14,9 @@ use super::style;
 /// The narrowest last column that is worth a line of its own for each few words.
 const NARROWEST: usize = 24;
 
+/// The longest rule where there is no terminal.
+const LONGEST_RULE: usize = 160;
+
 /// Lays rows out under headings. The last column is not padded.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     laid_out(headings, rows, line_width(), |_, cell| cell.to_owned())
@@ -59,7 +62,9 @@ fn laid_out(
         padded.join("  ").trim_end().to_owned()
     };
     let heads = headings.iter().map(|heading| (*heading, (*heading).to_owned()));
-    let rule = "-".repeat(line_width.map_or(total, |width| total.min(width)));
+    // What the last column says may be as long as a message; other columns are looked for below.
+    let longest = line_width.unwrap_or(LONGEST_RULE.max(before + NARROWEST));
+    let rule = "-".repeat(total.min(longest));
     let mut text = vec![line(heads.collect()), rule];
     for row in rows {
         let last = row.len().checked_sub(1).filter(|_| row.len() == headings.len());

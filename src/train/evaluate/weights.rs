@@ -40,11 +40,8 @@ pub fn find(
         if let Some(folder) = file.parent() {
             atomic::create_folder(root.disk(), folder)?;
         }
-        download::fetch(root.disk(), ADDRESS, &file, None, progress).map_err(|e| {
-            input(format!(
-                "{e}; where there is no network, get {ADDRESS} elsewhere and put it to {shown}"
-            ))
-        })?;
+        let fetched = download::fetch(root.disk(), ADDRESS, &file, None, progress);
+        fetched.map_err(|e| input(e.to_string()))?;
     }
     let digest = sha256_of(&file).map_err(|e| input(format!("failed to read {shown}: {e}")))?;
     let digest = digest.strip_prefix("sha256:").unwrap_or(&digest).to_owned();
