@@ -56,8 +56,9 @@ pub struct DatasetSettings {
     /// Whether the folders below a class folder are read too. For `image_folder` only.
     #[serde(skip_serializing_if = "is_default")]
     pub recursive: bool,
-    /// Which of the published images: `train`, or `test`, which no stage trains on. For sources that
-    /// publish test images: CIFAR and Imagenette.
+    /// Which images: `train`, or `test`, which no stage trains on. For sources that publish test
+    /// images, CIFAR and Imagenette; of an `image_folder`, `test` says that all of its images are
+    /// to judge by.
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(extend("x-known-as" = ["subset", "partition"]))]
     pub split: PublishedSplit,

@@ -56,7 +56,7 @@ pub trait DataSource: Sync {
         false
     }
 
-    /// Whether it publishes images to judge by besides those to learn from:
+    /// Whether its images may be those to judge by, and not to learn from:
     /// [`SourceOptions::split`].
     fn has_test_images(&self) -> bool {
         false

@@ -192,17 +192,23 @@ pub fn replace_empty_folder(disk: &Disk, written: &Path, path: &Path) -> Result<
     placed
 }
 
-/// Removes a file; one that is gone already is fine.
+/// Removes a file; one that is gone already is fine, and so is one whose folder is.
 pub fn remove(disk: &Disk, path: &Path) -> Result<(), WriteError> {
     match point(disk, Change::Remove, path).and_then(|()| fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed(disk, "remove", path)(error))
         }
+        // Whoever removed the folder answers for its name.
+        Err(_) if path.parent().is_some_and(is_gone) => Ok(()),
         _ => {
             disk.notify(FileEvent::Removed(path));
             sync_name(disk, path)
         }
     }
+}
+
+fn is_gone(folder: &Path) -> bool {
+    !folder.as_os_str().is_empty() && !folder.exists()
 }
 
 /// Removes a folder with all in it. It is out of sight in one step: what a crash leaves is a hidden

@@ -179,3 +179,21 @@ fn a_class_that_no_image_has_is_told_before_hours_of_training() {
     project.pipe(&["run", "p.yaml"]).succeeds();
     assert!(project.path("drawn.png").is_file());
 }
+
+#[test]
+fn a_folder_of_test_images_is_judged_by_and_not_trained_on() {
+    let project = project("");
+    fill(&project, &["dark", "light"], 4);
+    for class in ["dark", "light"] {
+        (0..3).for_each(|i| project.write(&format!("mine/{class}/{i}.png"), png(7 * i + 1)));
+    }
+    let judge = "  test: { kind: dataset, source: image_folder, root: mine, image_size: 8, split: test }\n  \
+                 quality: { kind: evaluate, from: base, dataset: test, to: quality, metrics: [val_loss] }\n";
+    project.write("p.yaml", format!("{}\n{judge}", project.read("p.yaml").trim_end()));
+    project
+        .pipe(&["run", "p.yaml", "--epochs", "1"])
+        .succeeds()
+        .says("6 test images in 2 classes")
+        .says("quality: val_loss=");
+    project.pipe(&["check", "p.yaml", "--set", "base.dataset=test"]).exits(2).says("test");
+}

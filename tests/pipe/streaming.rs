@@ -100,6 +100,61 @@ fn check(project: &Project, epochs: u64) -> Vec<f64> {
 }
 
 #[test]
+fn what_a_judge_found_may_be_removed_by_hand() {
+    let project = project(&[]);
+    project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds();
+    std::fs::remove_dir_all(project.path("quality")).unwrap();
+    std::fs::remove_dir_all(project.path("grids")).unwrap();
+    // Of the checkpoints that stand it is found out again.
+    let standing = standing(&project);
+    let ran = project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds();
+    let count = standing.len();
+    ran.says(&format!("of {count} checkpoint{}: grids/", if count == 1 { "" } else { "s" }));
+    let folders: Vec<String> = standing.iter().map(|epoch| format!("epoch_{epoch:03}")).collect();
+    assert_eq!(project.list("quality"), [folders, vec!["metrics.json".to_owned()]].concat());
+    project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds().says("everything is up to date");
+    // All of an epoch, or some of it.
+    std::fs::remove_dir_all(project.path(&format!("quality/epoch_{:03}", standing[0]))).unwrap();
+    project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds();
+}
+
+#[test]
+fn a_training_that_ended_inside_its_first_epoch_has_nothing_to_look_at() {
+    for (stage, other) in [("quality", "grids"), ("grids", "quality")] {
+        let project = project(&[("monitor: quality.nearest", "monitor: train_loss")]);
+        let ended = project.pipe(&["run", "p.yaml", "--set", "max_steps=1", stage]).exits(2);
+        ended.says(&format!("stage {stage}")).says("no checkpoint of an epoch's end");
+        assert!(!project.path(other).exists());
+    }
+}
+
+#[test]
+fn the_file_of_a_run_with_a_judge_runs_by_itself() {
+    for changes in [
+        &[][..],
+        &[
+            ("metrics: [val_loss, nearest]\n    seeds: 0-5\n    steps: 2", "metrics: [val_loss]"),
+            ("monitor: quality.nearest", "monitor: quality.val_loss"),
+            ("to: grids/base.png, n: 4", "to: grids, seeds: 0-3"),
+        ],
+    ] {
+        let project = project(changes);
+        project.pipe(&["run", "p.yaml", "--epochs", "2"]).succeeds();
+        let file = format!("{RUN}/config.yaml");
+        project.pipe(&["run", &file, "--dry-run"]).succeeds().says("base");
+        project.pipe(&["audit", "1"]).succeeds().says("the same");
+        project.pipe(&["fork", "1", "--at", "1", "--set", "learning_rate=1e-4"]).succeeds();
+    }
+}
+
+#[test]
+fn nearest_has_no_better_side() {
+    let project = project(&[("monitor: quality.nearest", "monitor: quality.nearest, mode: max")]);
+    let said = project.pipe(&["check", "p.yaml"]).succeeds();
+    assert!(!said.stderr().contains("better when lower"), "{}", said.stderr());
+}
+
+#[test]
 fn a_judge_that_draws_nothing_leaves_nothing_to_remove() {
     let project = project(&[
         ("metrics: [val_loss, nearest]\n    seeds: 0-5\n    steps: 2", "metrics: [val_loss]"),

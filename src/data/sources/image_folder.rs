@@ -31,6 +31,11 @@ impl DataSource for ImageFolder {
         true
     }
 
+    // Whoever has the folder says whether its images are to judge by.
+    fn has_test_images(&self) -> bool {
+        true
+    }
+
     fn has_user_named_classes(&self) -> bool {
         true
     }

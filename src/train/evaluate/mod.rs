@@ -37,7 +37,7 @@ pub use features::Features;
 pub use frechet::{FrechetError, frechet_distance};
 pub use kernel_distance::{KernelDistance, kernel_distance};
 pub use level_losses::{LevelLosses, LossRequest};
-pub use nearest::{Nearest, nearest, nearest_sheet, real_image};
+pub use nearest::{NEAREST, Nearest, nearest, nearest_sheet, real_image};
 pub use network::{FeatureNetwork, WeightsError};
 pub use precision_recall::{NEIGHBOURS, PrecisionRecall, precision_recall};
 pub use resize::Resize;

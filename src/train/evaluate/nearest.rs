@@ -15,6 +15,9 @@ const PIECE: usize = 1 << 16;
 /// Pictures on a sheet, at most.
 const ON_SHEET: usize = 48;
 
+/// The metric's name. It has no better side: very near is copied, far is poor.
+pub const NEAREST: &str = "nearest";
+
 /// The image of a data set that is nearest to a picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Nearest {

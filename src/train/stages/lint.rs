@@ -15,6 +15,7 @@ use super::artifacts::{CheckpointPreview, JudgePreview, ProgramPreview, SavedEpo
 use super::lint_selection::check_judged_metric;
 use crate::architecture::{Architectures, ConfigError};
 use crate::data::{DatasetSettings, PublishedSplit};
+use crate::evaluate::NEAREST;
 use crate::lora::LoraPlan;
 use crate::trainer::{LoraSettings, TrainSettings, TrainingSettings};
 
@@ -164,7 +165,9 @@ fn check_judged(stage: &str, metric: &str, mode: Mode, pipeline: &PipelineView) 
     if let Some(missing) = check_judged_metric("checkpoint.monitor", metric, stage, pipeline) {
         return vec![missing];
     }
-    if mode == Mode::Max && !metric::is_better_when_higher(metric) {
+    // Pictures that are very near to images were learned by heart, and far ones are poor.
+    let has_a_better_side = metric != NEAREST;
+    if mode == Mode::Max && has_a_better_side && !metric::is_better_when_higher(metric) {
         let message = format!("the highest {stage}.{metric} would be the best checkpoint");
         return vec![
             Diagnostic::warning("checkpoint.mode", message).note("better when lower: `min`"),

@@ -60,3 +60,12 @@ pub(super) fn remove_former(
     }
     Ok(())
 }
+
+/// The error of a stage that looks at each checkpoint of a training that made none.
+pub(super) fn no_checkpoint(from: &str) -> StageError {
+    StageError::setting(format!(
+        "stage {from} has no checkpoint of an epoch's end, which `each_checkpoint` takes: train it \
+         longer, or leave that out"
+    ))
+    .at("from")
+}

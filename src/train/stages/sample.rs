@@ -21,7 +21,7 @@ use super::copy_best::inside_project;
 use super::progress::{tell_sampling, unless_stopped};
 use super::result_files::{remove_former, write_result};
 use super::sample_guide::{self, GuideSettings};
-use super::sample_settings::SampleSettings;
+use super::sample_settings::{SampleSettings, default_n};
 use super::{class_names, lint, lint_sample};
 use crate::architecture::Architectures;
 use crate::checkpoint::{self, SamplingModel, load_guide};
@@ -50,12 +50,15 @@ impl StageKind for SampleKind {
             Some(_) => ("seeds", Target::of(&settings.to).map(drop)),
         };
         checked.map_err(|message| Rejection::value(key, message))?;
-        for key in ["n", "seed", "strip"] {
-            let is_unused = settings.seeds.is_some() && given.contains(key);
+        // The file of a run has the defaults, too.
+        let SampleSettings { n, seed, strip, .. } = settings;
+        let set = [("n", n != default_n()), ("seed", seed != 0), ("strip", strip.is_some())];
+        for (key, is_set) in set {
+            let is_unused = settings.seeds.is_some() && is_set && given.contains(key);
             Rejection::if_unused(key, is_unused, "`seeds` says which pictures are sampled")?;
         }
         Rejection::unless("n", (1..=10_000).contains(&settings.n), "1 to 10000 images")?;
-        let SampleSettings { steps, guidance, guidance_interval, strip, .. } = settings;
+        let SampleSettings { steps, guidance, guidance_interval, .. } = settings;
         let sampler = settings.sampler.sampler(steps, guidance, guidance_interval)?;
         let fits = strip.is_none_or(|columns| (2..=steps.max(2)).contains(&columns));
         Rejection::unless("strip", fits, "2 columns or more, and not more than `steps`")?;

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pipe_core::number_text::counted;
 use pipe_engine::kind::{Failure, InspectContext, Outcome, RunContext, StageError};
 use pipe_trainer::following::{follow, why_open};
 
 use super::lora;
-use super::result_files::write_result;
+use super::result_files::{no_checkpoint, write_result};
 use super::sample::SampleStage;
 use super::sample_settings::SampleSettings;
 use crate::sampling::Target;
@@ -53,9 +54,13 @@ impl SampleStage {
             write_result(context, &s.to, &bytes)?;
             files.push(s.to.clone());
         }
+        if files.is_empty() {
+            return Err(no_checkpoint(&s.from));
+        }
         self.record(context, &files, inputs)?;
-        let count = followed.epochs().count();
-        let summary = format!("of each of {count} checkpoints: {}", s.to.display());
+        // Checkpoints that are gone left nothing to sample from.
+        let count = followed.epochs().filter(|epoch| stands(*epoch)).count();
+        let summary = format!("of {}: {}", counted(count, "checkpoint"), s.to.display());
         Ok(Outcome { artifact: None, summary, next: None })
     }
 

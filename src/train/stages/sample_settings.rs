@@ -90,7 +90,7 @@ fn class_names<'de, D: Deserializer<'de>>(named: D) -> Result<Option<Vec<String>
     Ok(named.map(|named| named.iter().map(ClassName::to_string).collect()))
 }
 
-fn default_n() -> usize {
+pub(super) fn default_n() -> usize {
     32
 }
 

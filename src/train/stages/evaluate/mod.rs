@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
+use pipe_core::number_text::counted;
 use pipe_core::progress::Event;
 use pipe_engine::command::{InputFiles, input_files};
 use pipe_engine::kind::{
@@ -26,7 +27,7 @@ use self::settings::{EvaluateSettings, Metric, RealImages};
 use super::artifacts::{
     CheckpointFile, CheckpointPreview, Checkpoints, JudgePreview, dataset_reference,
 };
-use super::result_files::remove_former;
+use super::result_files::{no_checkpoint, remove_former};
 use super::{lint, lora};
 use crate::architecture::Architectures;
 use crate::checkpoint;
@@ -59,14 +60,15 @@ impl StageKind for EvaluateKind {
         let sampler = settings.check()?;
         let of_pictures =
             ["seeds", "classes", "steps", "guidance", "guidance_interval", "sampler", "split"];
+        let is_set = |key: &str| given.contains(key) && settings.is_set(key);
         for key in of_pictures {
             let message =
                 "only metrics of pictures use it: `fid`, `kid`, `precision`, `recall`, `nearest`";
-            Rejection::if_unused(key, !settings.samples() && given.contains(key), message)?;
+            Rejection::if_unused(key, !settings.samples() && is_set(key), message)?;
         }
         for key in ["features", "resize"] {
             let message = "only `fid`, `kid`, `precision` and `recall` use it";
-            Rejection::if_unused(key, !settings.uses_features() && given.contains(key), message)?;
+            Rejection::if_unused(key, !settings.uses_features() && is_set(key), message)?;
         }
         Ok(Arc::new(EvaluateStage { settings, sampler, architectures: self.0.clone() }))
     }
@@ -251,9 +253,7 @@ impl EvaluateStage {
         })?;
         lora::renew_adapter(&followed)?;
         let Some((best, metrics)) = followed.of_best() else {
-            return Err(
-                StageError::setting(format!("stage {} has no checkpoint", s.from)).at("from")
-            );
+            return Err(no_checkpoint(&s.from));
         };
         let metrics = Metrics(metrics.clone());
         atomic::remove_temporary_files(disk, &root.join(&s.to));
@@ -262,9 +262,8 @@ impl EvaluateStage {
             followed.epochs().filter(|e| stands(*e)).flat_map(files).collect();
         all.push(s.to.join(METRICS_FILE));
         self.record(context, &all)?;
-        let count = followed.epochs().count();
-        let summary =
-            format!("{count} checkpoints; of the best, epoch {best}: {}", self.shown(&metrics));
+        let count = counted(followed.epochs().count(), "checkpoint");
+        let summary = format!("{count}; of the best, epoch {best}: {}", self.shown(&metrics));
         Ok(Outcome { artifact: Some(metrics.artifact()), summary, next: None })
     }
 

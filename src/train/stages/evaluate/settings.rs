@@ -10,8 +10,8 @@ use super::super::copy_best::inside_project;
 use crate::data::Split;
 use crate::device::DeviceSpec;
 use crate::diffusion::Sampler;
-use crate::evaluate::Resize;
 use crate::evaluate::weights::PUBLISHED;
+use crate::evaluate::{NEAREST, Resize};
 use crate::sampling::{GuidanceInterval, SamplerSettings, Seeds, default_guidance, default_steps};
 
 /// Judges a trained model: its loss on images that it was not trained on, and its pictures beside
@@ -123,7 +123,7 @@ impl Metric {
             Self::Kid => "kid",
             Self::Precision => "precision",
             Self::Recall => "recall",
-            Self::Nearest => "nearest",
+            Self::Nearest => NEAREST,
         }
     }
 
@@ -191,6 +191,24 @@ impl EvaluateSettings {
         Rejection::unless("statistics", uses, "`fid` among the metrics: nothing else uses it")?;
         Rejection::unless("batch_size", self.batch_size >= 1, "at least 1")?;
         self.sampler.sampler(self.steps, self.guidance, self.guidance_interval)
+    }
+
+    /// Whether a setting of pictures has another value than its default, which the file of a run has.
+    pub fn is_set(&self, key: &str) -> bool {
+        let unset = Self {
+            split: None,
+            seeds: default_seeds(),
+            classes: None,
+            steps: default_steps(),
+            guidance: default_guidance(),
+            guidance_interval: None,
+            sampler: SamplerSettings::default(),
+            features: published_weights(),
+            resize: Resize::Clean,
+            ..self.clone()
+        };
+        let value = |settings: &Self| serde_json::to_value(settings).unwrap_or_default();
+        value(self).get(key) != value(&unset).get(key)
     }
 
     pub fn has(&self, metric: Metric) -> bool {
