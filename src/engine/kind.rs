@@ -27,7 +27,9 @@ pub use crate::inspection::{Forecast, Fork, Inspection, Request, StageState};
 pub use crate::pipeline_view::{PipelineView, Preview};
 use crate::policy::{Adjustment, Halving, Tasks};
 use crate::reference::JUDGE_INPUT;
-pub use crate::reference::{DependencyMode, Files, Judge, Reference, is_inside_project};
+pub use crate::reference::{
+    DependencyMode, Files, Judge, Reference, is_inside_project, names_file,
+};
 pub use crate::rejection::Rejection;
 use crate::state::{Output, OutputBaseline, Outputs};
 pub use crate::upstream::Upstream;

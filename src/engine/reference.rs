@@ -83,3 +83,30 @@ impl DependencyMode {
         matches!(self, DependencyMode::Content | DependencyMode::FingerprintAndContent)
     }
 }
+
+/// Whether a setting that takes a stage or a file of the project names a file: a stage's name has
+/// neither a `/` nor a `.`, but for that of a member of a matrix, `base@learning_rate=0.001`.
+pub fn names_file(name: &str) -> bool {
+    let stage = match name.split_once('@') {
+        Some((stage, values)) if values.contains('=') => stage,
+        _ => name,
+    };
+    stage.contains(['/', '.'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_file;
+
+    #[test]
+    fn a_member_of_a_matrix_is_no_file() {
+        for file in
+            ["best.ckpt", "models/best", "a@b/c.ckpt", "models/a@lr=1/best.ckpt", "a@b.ckpt"]
+        {
+            assert!(names_file(file), "{file}");
+        }
+        for stage in ["base", "base@seed=1", "base@learning_rate=0.001", "a-b@x.y=0.1,z=2.5"] {
+            assert!(!names_file(stage), "{stage}");
+        }
+    }
+}

@@ -15,12 +15,6 @@ pub fn checkpoint_reference(key: &'static str, stage: &str) -> Reference {
     Reference::of_type(CHECKPOINT, key, stage, DependencyMode::Content)
 }
 
-/// Whether a setting that takes a stage or a file of the project names a file: a stage's name has
-/// neither a `/` nor a `.`.
-pub fn names_file(from: &str) -> bool {
-    from.contains(['/', '.'])
-}
-
 /// What a stage that makes checkpoints hands on.
 #[derive(Debug, Clone)]
 pub enum Checkpoints {

@@ -102,3 +102,57 @@ fn branches_of_the_command_line_write_files_of_their_own() {
     let shared = "drawn/base.png is written by stage";
     project.pipe(&[&["check", "p.yaml"], &rates[..]].concat()).exits(2).says(shared);
 }
+
+#[test]
+fn what_begins_with_a_member_of_a_matrix_is_swept_with_it() {
+    let project = Project::new();
+    let tuned = "\
+  tuned:
+    kind: train
+    init: base
+    dataset: data
+    epochs: 1
+    model: { dim: 16, mults: [1, 2], depths: [1, 1], heads: 2, window: 4 }
+    checkpoint: { base_dir: checkpoints/tuned }
+";
+    project.write("p.yaml", format!("{TINY}{}", tuned.replacen("tuned:", "  tuned:", 1)));
+    let sweep = ["--sweep", "base.learning_rate=1e-3,1e-4", "--epochs", "1"];
+    let line = |command: &'static str| [&[command, "p.yaml"], &sweep[..]].concat();
+    project.pipe(&line("graph")[..4]).succeeds().says("base@learning_rate=0.001");
+    project.pipe(&line("run")).succeeds();
+    assert_eq!(project.list("checkpoints/tuned"), ["run_001", "run_002"]);
+    project.pipe(&line("run")).succeeds().says("everything is up to date");
+    // Written out, it is a stage too, and waited for.
+    let member = "init: 'base@learning_rate=0.001'";
+    let text = TINY.replace(
+        "    dataset: data\n",
+        "    dataset: data\n    matrix: { learning_rate: [0.001, 0.0001] }\n",
+    );
+    project.write(
+        "q.yaml",
+        format!("{text}{}", tuned.replacen("tuned:", "  tuned:", 1).replace("init: base", member)),
+    );
+    project.pipe(&["graph", "q.yaml"]).succeeds().says("tuned                     train  <- ");
+    project
+        .pipe(&["check", "q.yaml", "--set", "tuned.init=base@learning_rate=0.5"])
+        .exits(2)
+        .says("no stage is called");
+}
+
+#[test]
+fn a_file_that_a_sweep_names_anew_is_not_read_by_its_old_name() {
+    let project = Project::new();
+    let further = "  best: { kind: copy_best, from: base, to: best.ckpt }\n  \
+                   size: { kind: command, run: 'wc -c best.ckpt > size.txt', inputs: [best.ckpt], outputs: [size.txt] }\n";
+    project.write("p.yaml", format!("{TINY}{further}"));
+    project.pipe(&["run", "p.yaml", "--epochs", "1"]).succeeds();
+    let sweep = ["run", "p.yaml", "--epochs", "1", "--sweep", "base.learning_rate=1e-2,1e-4"];
+    let refused = project.pipe(&sweep).exits(2);
+    refused
+        .says("best.ckpt would have another name for each value of --sweep")
+        .says("stages.size.inputs");
+    // A pattern means those that there are.
+    let text = project.read("p.yaml").replace("inputs: [best.ckpt]", "inputs: ['best*.ckpt']");
+    project.write("p.yaml", text);
+    project.pipe(&sweep).succeeds().says("size");
+}

@@ -12,7 +12,7 @@ use crate::pipeline_file::declared::{Declared, Kinds, can_make};
 use crate::pipeline_file::layers::StageLayers;
 use crate::pipeline_file::pipeline::{PipelineFile, StageDeclaration};
 use crate::pipeline_file::values::error_at;
-use crate::reference::Reference;
+use crate::reference::{Reference, names_file};
 use crate::source::Part;
 
 /// What a stage needs.
@@ -137,8 +137,7 @@ fn is_same_member(name: &str, other: &str) -> bool {
 /// The stage that would hand on what a reference names, if that is a file's name: no stage's has a
 /// `/` or a `.`.
 fn file_stage(reference: &Reference, kinds: &Kinds) -> Option<String> {
-    let is_file = |name: &&String| name.contains(['/', '.']) && !name.contains('@');
-    let file = Some(&reference.stage).filter(is_file)?;
+    let file = Some(&reference.stage).filter(|name| names_file(name))?;
     let mut fitting = kinds.that_make(reference.wants);
     let (kind, key) = fitting.find_map(|name| Some((name, kinds.get(name)?.0.hands_on()?)))?;
     Some(format!("{{kind: {kind}, {key}: {file}}}"))

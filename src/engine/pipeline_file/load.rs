@@ -287,7 +287,7 @@ fn connect_files(
     errors: &mut Gathered,
 ) -> Vec<Override> {
     let mut makers: BTreeMap<PathBuf, StageId> = BTreeMap::new();
-    let mut own_files = Vec::new();
+    let (mut own_files, mut shared) = (Vec::new(), Vec::new());
     let mut is_all = true;
     for stage in stages.iter() {
         // Several files of one setting that another stage writes too are one mistake.
@@ -301,20 +301,31 @@ fn connect_files(
                 let at = ["stages", stage.id.declared(), key];
                 let message = format!("{} is written by stage `{other}` too", path.display());
                 let error = error_at(&file.source, &at, Part::Value, message);
-                errors.push(match own_files::of_matrix(&stage.id, &other, key, &path) {
+                let error = match own_files::of_matrix(&stage.id, &other, key, &path) {
                     Some(note) => error.note(note),
                     None => error,
-                });
+                };
                 match own_files::of_sweep(file, &stage.id, &other, key, &path) {
                     Some(own) => own_files.push(own),
                     None => is_all = false,
                 }
+                shared.push((path, error));
             }
         }
     }
     if !is_all {
         own_files.clear();
     }
+    if !own_files.is_empty() {
+        // With files of their own there is none any more where somebody reads one.
+        let paths: Vec<&Path> = shared.iter().map(|(path, _)| path.as_path()).collect();
+        let readers = own_files::read_by_path(file, stages, &paths);
+        if !readers.is_empty() {
+            readers.into_iter().for_each(|error| errors.push(error));
+            return Vec::new();
+        }
+    }
+    shared.into_iter().for_each(|(_, error)| errors.push(error));
     if makers.is_empty() {
         return own_files;
     }

@@ -1,12 +1,17 @@
 //! Stages that were made of one, by a matrix or by `--sweep`, and write the same file: a name for
 //! each.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use pipe_core::error::SpecError;
 use pipe_core::ids::StageId;
 
+use crate::graph::LoadedStage;
 use crate::pipeline_file::overrides::Override;
 use crate::pipeline_file::pipeline::PipelineFile;
+use crate::pipeline_file::values::error_at;
+use crate::source::Part;
 
 /// How members of one matrix get a file each, where two of them write the same one: what to write.
 pub(super) fn of_matrix(
@@ -52,6 +57,35 @@ pub(super) fn of_sweep(
     let own = named(path, declared.swept.iter().map(|swept| swept.key.as_str()))?;
     let shown = declared.swept.first()?.by.shown.clone();
     Override::new(&format!("{}.{key}", declared.id), own.to_str()?, shown).ok()
+}
+
+/// What is wrong with stages that read, by its path, a file which `--sweep` gives other names: they
+/// would read one of an earlier run.
+pub(super) fn read_by_path(
+    file: &PipelineFile,
+    stages: &[LoadedStage],
+    shared: &[&Path],
+) -> Vec<SpecError> {
+    let mut found: Vec<SpecError> = Vec::new();
+    let mut told = BTreeSet::new();
+    for stage in stages {
+        for (key, read) in
+            stage.files.reads.iter().filter(|(_, read)| !read.contains(['*', '?', '[']))
+        {
+            let read_path: PathBuf = Path::new(read).components().collect();
+            let maker = shared.iter().find(|path| read_path.starts_with(path));
+            if maker.is_none() || !told.insert((stage.id.declared(), key, read)) {
+                continue;
+            }
+            let at = ["stages", stage.id.declared(), key.as_str()];
+            let message = format!("{read} would have another name for each value of --sweep");
+            let error = error_at(&file.source, &at, Part::Value, message);
+            found.push(error.note(
+                "refer to the stage that makes it and not to the file, so that this stage is swept with it",
+            ));
+        }
+    }
+    found
 }
 
 /// The path with the values of these keys of the matrix behind the file's name.

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use pipe_engine::kind::{
     Artifact, Diagnostic, PipelineView, Reference, Rejection, StageError, is_inside_project,
+    names_file,
 };
 use pipe_runs::Checkpoint;
-use pipe_trainer::artifacts::names_file;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

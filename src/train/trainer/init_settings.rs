@@ -3,9 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use pipe_engine::kind::{Rejection, is_inside_project};
+use pipe_engine::kind::{Rejection, is_inside_project, names_file};
 use pipe_runs::policy::CheckpointPolicy;
-use pipe_trainer::artifacts::names_file;
 use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};

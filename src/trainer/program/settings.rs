@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pipe_engine::command::{Program, Word, digests, words};
+use pipe_engine::kind::names_file;
 use pipe_engine::policy::{Span, Until};
 use pipe_runs::policy::{CheckpointPolicy, EarlyStopping};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::artifacts::names_file;
 use crate::budget::TimeLimits;
 use crate::stopping::StoppingRules;
 
