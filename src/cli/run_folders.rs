@@ -6,9 +6,10 @@ use std::io::{BufRead, BufReader};
 use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::state::Record;
-use pipe_fs::{ProjectRoot, STATE_FOLDER};
+use pipe_fs::{ProjectRoot, STATE_FOLDER, atomic, bounded_read, checksummed_json};
 use pipe_runs::Runs;
 use pipe_upkeep::clean;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cli::{CliError, project};
@@ -72,6 +73,7 @@ fn known(root: &ProjectRoot) -> Vec<Runs> {
     let mut found: BTreeSet<PathBuf> = entries.map(|entry| entry.path()).collect();
     found.extend(Record::all(root).into_iter().filter_map(|record| record.runs));
     found.extend(opened(root));
+    found.extend(imported(root));
     let found: BTreeSet<PathBuf> = found.into_iter().map(|path| tidy(root, path)).collect();
     found.into_iter().map(|folder| Runs::at(root.disk(), folder)).collect()
 }
@@ -89,4 +91,36 @@ fn opened(root: &Path) -> BTreeSet<PathBuf> {
     };
     let lines = BufReader::new(events).split(b'\n').map_while(Result::ok);
     lines.filter_map(|line| folder(&String::from_utf8_lossy(&line))).collect()
+}
+
+/// The folders that runs were imported to, and in which none has been trained from here.
+const IMPORTED: &str = "imported.json";
+
+fn imported(root: &Path) -> BTreeSet<PathBuf> {
+    let read = bounded_read::read(&root.join(STATE_FOLDER).join(IMPORTED), bounded_read::RECORD);
+    let parsed = read.ok().and_then(|bytes| checksummed_json::from_bytes::<Imported>(&bytes).ok());
+    parsed.unwrap_or_default().folders
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Imported {
+    folders: BTreeSet<PathBuf>,
+}
+
+/// Notes that runs were imported to a folder, so that it is looked into from now on.
+///
+/// # Errors
+/// The project's state cannot be written.
+pub fn note_imported(root: &ProjectRoot, folder: &Path) -> Result<(), CliError> {
+    let folder = tidy(root, folder.to_owned());
+    if known(root).iter().any(|runs| runs.folder() == folder) {
+        return Ok(());
+    }
+    let mut folders = imported(root);
+    folders.insert(folder);
+    let state = root.join(STATE_FOLDER);
+    atomic::create_folder(root.disk(), &state).map_err(CliError::failed)?;
+    let text = checksummed_json::to_text(&Imported { folders });
+    atomic::write(root.disk(), &state.join(IMPORTED), |out| out.write_all(text.as_bytes()))
+        .map_err(CliError::failed)
 }

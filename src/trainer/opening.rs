@@ -50,6 +50,14 @@ impl Training<'_> {
             }
             RunSelection::Changed(changed) => {
                 let mut manager = CheckpointManager::reopen(changed.run, policy)?;
+                if self.has_ended(manager.run(), manager.metadata()) {
+                    let number = manager.run().number;
+                    let text = format!(
+                        "Run {number} has come to its end: no step is trained with the other settings"
+                    );
+                    context.event(Event::Message { text });
+                    return Ok(manager);
+                }
                 let first = self.first_metadata(context, manager.run(), dataset, device);
                 self.note_change(context, &mut manager, &changed.different, first)?;
                 return Ok(manager);

@@ -119,7 +119,9 @@ impl<'a> RunCatalog<'a> {
                 // A number would be that of all stages of the matrix.
                 return format!("{found}, not finished");
             }
-            format!("{found}: `--run-number {}` goes on with it", run.number.0)
+            // `--run-number` is that of the pipeline's only training, or of its first.
+            let option = format!("--set {}.checkpoint.run_number={}", self.stage, run.number.0);
+            format!("{found}: `{option}` goes on with it")
         });
         let without_metadata = self.without_metadata.iter().map(|folder| {
             let name = folder.file_name().unwrap_or_default().to_string_lossy();

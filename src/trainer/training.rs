@@ -170,6 +170,13 @@ impl Training<'_> {
         StageState::Partial { done, total: to, reason }.into()
     }
 
+    /// Whether nothing is left to train of a run.
+    pub(crate) fn has_ended(&self, run: &Run, metadata: &Metadata) -> bool {
+        let done = completed_epochs(run, metadata);
+        let trained = Trained::of_run(metadata, done);
+        done >= self.total(metadata) || self.stopping.ending(&metadata.history, trained).is_some()
+    }
+
     /// What is left of a run.
     fn forecast(&self, pace: Pace, state: &StageState, run: RunNumber) -> Option<Forecast> {
         let (from, to) = match *state {

@@ -133,7 +133,7 @@ fn another_pipelines_run_is_used_and_not_gone_on_with_unless_it_is_named() {
     assert!(plan.contains("skip  up to date, run 001 of pipeline tiny"), "{plan}");
     let longer = ["q.yaml", "--epochs", "3"];
     let plan = project.pipe(&[&["plan"], &longer[..]].concat()).succeeds().stdout();
-    let offered = "run 001 of stage base of pipeline tiny is the same training: `--run-number 1` goes on with it";
+    let offered = "run 001 of stage base of pipeline tiny is the same training: `--set base.checkpoint.run_number=1` goes on with it";
     assert!(plan.contains("base  run  no run yet") && plan.contains(offered), "{plan}");
     project.pipe(&[&["run"], &longer[..]].concat()).succeeds().says("Run 002");
     assert_eq!(epochs(&project, RUN), [1, 2]);

@@ -255,3 +255,18 @@ fn a_run_without_a_step_takes_the_settings_and_notes_nothing() {
     fresh.pipe(&[&["run", "p.yaml"], &large[..], &rate[..]].concat()).succeeds();
     assert!(last(&project) == last(&fresh), "it equals a training from the beginning");
 }
+
+#[test]
+fn a_run_that_has_ended_takes_no_change() {
+    let project = Project::with(
+        "    epochs:",
+        "    early_stopping: { monitor: train_loss, patience: 1, min_delta: 100 }\n    epochs:",
+    );
+    let run = ["run", "p.yaml", "--epochs", "6"];
+    project.pipe(&run).succeeds();
+    let ended = [&run[..], &["--run-number", "1", "--resume", "--learning-rate", "1e-4"]].concat();
+    project.pipe(&ended).succeeds().says("no step is trained with the other settings");
+    let metadata = project.metadata("checkpoints/base_training/run_001");
+    assert!(metadata.get("changes").is_none(), "{metadata:#}");
+    project.pipe(&run).succeeds().says("up to date, run 001");
+}

@@ -125,6 +125,25 @@ fn a_run_that_is_there_is_not_taken_in_again_and_a_copy_takes_nothing_over() {
 }
 
 #[test]
+fn runs_in_a_folder_of_ones_own_are_found_after_an_import_and_without_state() {
+    let keys = "    epochs: ${params.epochs}\n    checkpoint: { base_dir: ck/base }\n";
+    let with = || Project::with("    epochs: ${params.epochs}\n", keys);
+    let (from, to) = (with(), with());
+    from.pipe(&["run", "p.yaml"]).succeeds();
+    let archive = to.path("run.tar");
+    from.pipe(&["runs", "export", "1", "-o", archive.to_str().unwrap()]).succeeds();
+    to.pipe(&["runs", "import", "run.tar", "--to", "ck/base"]).succeeds();
+    std::fs::remove_dir_all(from.path(".pipe")).unwrap();
+    from.pipe(&["run", "p.yaml"]).succeeds().says("up to date");
+    for project in [&from, &to] {
+        project.pipe(&["runs"]).succeeds().says("ck/base:").says("completed");
+        project.pipe(&["runs", "show", "base/1"]).succeeds().says("Run 001");
+        project.pipe(&["report"]).succeeds();
+        project.pipe(&["audit", "1"]).succeeds().says("the same");
+    }
+}
+
+#[test]
 fn a_lora_run_brings_its_base_and_its_adapter() {
     let from = chain();
     from.pipe(&["run", "p.yaml"]).succeeds();

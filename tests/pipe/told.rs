@@ -148,8 +148,10 @@ fn a_run_of_a_renamed_pipeline_is_taken_over_by_its_number() {
     project.pipe(&["run", "p.yaml", "-q", "--epochs", "1"]).succeeds();
     project.write("p.yaml", project.read("p.yaml").replace("name: tiny", "name: renamed"));
     let said = project.pipe(&["plan", "p.yaml"]).succeeds().stdout();
-    let option =
-        quoted(&said).into_iter().find(|option| option.starts_with("--run-number")).unwrap();
+    let option = quoted(&said)
+        .into_iter()
+        .find(|option| option.starts_with("--set base.checkpoint.run_number"))
+        .unwrap();
     typed(&project, "", &format!("pipe run p.yaml -q {option}"));
     assert_eq!(project.list("checkpoints/base_training"), ["run_001"]);
     assert_eq!(project.metadata(RUN)["epochs"], 2);

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use pipe_runs::{Run, Runs};
 use pipe_upkeep::run_archive::{self, ArchiveError, Manifest, RunExport};
 
-use crate::cli::{CliError, ExitCode, output_file, project};
+use crate::cli::{CliError, ExitCode, output_file, project, run_folders};
 use crate::report::stdout::say;
 use crate::report::{message, table};
 
@@ -74,6 +74,9 @@ pub(super) fn import(
     };
     let imported = run_archive::import(root.disk(), from, &shown, number, choose);
     let imported = imported.map_err(refused)?;
+    if let Some(folder) = imported.run.folder.parent() {
+        run_folders::note_imported(&root, folder)?;
+    }
     let (folder, manifest) = (imported.run.folder.display(), &imported.manifest);
     if imported.was_there {
         say!(

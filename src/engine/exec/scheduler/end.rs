@@ -50,7 +50,7 @@ impl Scheduler<'_, '_> {
     /// unchanged where it does not know that.
     fn settle(&self, place: NodeIndex, reason: &str) {
         let (root, pipeline) = (self.execution.root, &self.execution.graph.pipeline.name);
-        let Node { stage: LoadedStage { id, kind, .. }, confirmed, .. } = &self.nodes[place];
+        let Node { stage: LoadedStage { id, kind, stage, .. }, confirmed, .. } = &self.nodes[place];
         // Whoever has the stage now will write its record.
         let Ok(Ok(_lock)) = lock_stage(root, pipeline, id) else { return };
         let mut record = Record::load(root, pipeline, id).unwrap_or_else(|| {
@@ -64,6 +64,7 @@ impl Scheduler<'_, '_> {
             // What was done after the record was last written is not in it.
             record.progress =
                 record.progress.map(|progress| Progress { position: progress.target, ..progress });
+            record.runs = stage.runs();
             (record.before, changed) = (None, true);
         }
         let is_of = |made: &Outputs, other: &Outputs| {
