@@ -353,7 +353,7 @@ class Job:
         return (self._step if self.unit == "step" else self._done) >= target
 
     def _numbers(self, metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
-        numbers = {name: float(value) for name, value in metrics.items()}
+        numbers = {name: _number(value) for name, value in metrics.items()}
         for name, value in numbers.items():
             if not math.isfinite(value):
                 self._warn_once(name, f"{name} is {value} at step {self._step}: it is left out")
@@ -439,3 +439,9 @@ def _relative(path: Path) -> Path:
         return path.relative_to(Path.cwd())
     except ValueError:
         return path
+
+
+def _number(value: SupportsFloat) -> float:
+    # PyTorch warns where a tensor with a gradient becomes a number.
+    detach = getattr(value, "detach", None)
+    return float(value if detach is None else detach())
