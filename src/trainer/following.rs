@@ -278,6 +278,18 @@ pub fn why_open(o: &InspectContext, from: &str, is_noted: impl Fn(u64) -> bool) 
     }
 }
 
+/// How many results go where a stage looks anew at each checkpoint of the training that the input
+/// `from` names, since those checkpoints are gone.
+pub fn lost_results(o: &InspectContext, from: &str) -> usize {
+    let checkpoints = o.inputs.get(from).and_then(Artifact::get::<Checkpoints>);
+    let Some(Checkpoints::Run { run, metadata }) = checkpoints.as_deref() else { return 0 };
+    let Some(results) = CheckpointResults::load(run, o.pipeline, o.stage) else { return 0 };
+    let stands = |epoch: u64| {
+        metadata.checkpoints.iter().any(|c| c.epoch == epoch && run.file_of(c).exists())
+    };
+    results.checkpoints.iter().filter(|seen| !stands(seen.epoch)).count()
+}
+
 /// How the checkpoints of the training stand. `None`: it has not come to its end.
 fn followed_state(o: &InspectContext, from: &str) -> Option<FollowState> {
     let checkpoints: Arc<Checkpoints> = o.inputs.get(from)?.get()?;

@@ -120,8 +120,8 @@ impl<'a> RunCatalog<'a> {
                 return format!("{found}, not finished");
             }
             // `--run-number` is that of the pipeline's only training, or of its first.
-            let option = format!("--set {}.checkpoint.run_number={}", self.stage, run.number.0);
-            format!("{found}: `{option}` goes on with it")
+            let (stage, number) = (self.stage, run.number.0);
+            format!("{found}: `--set {stage}.checkpoint.run_number={number}` goes on with it")
         });
         let without_metadata = self.without_metadata.iter().map(|folder| {
             let name = folder.file_name().unwrap_or_default().to_string_lossy();

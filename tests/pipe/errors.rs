@@ -81,7 +81,10 @@ fn missing_files_and_stages() {
         .says("--set base.epocs=3: unknown key");
     project.pipe(&["run", "p.yaml", "--epochs", "many"]).exits(2).says("expected a whole number");
     project.pipe(&["run", "p.yaml", "--nonsense"]).exits(2);
-    project.pipe(&["ckpt", "show", "p.yaml"]).exits(1).says("p.yaml: no checkpoint of pipe, which are safetensors files");
+    project
+        .pipe(&["ckpt", "show", "p.yaml"])
+        .exits(1)
+        .says("p.yaml: no checkpoint of pipe, which are safetensors files");
     project.pipe(&["runs", "show", "7"]).exits(2).says("there is no run 7");
 }
 

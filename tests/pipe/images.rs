@@ -194,6 +194,6 @@ fn a_folder_of_test_images_is_judged_by_and_not_trained_on() {
         .pipe(&["run", "p.yaml", "--epochs", "1"])
         .succeeds()
         .says("6 test images in 2 classes")
-        .says("quality: val_loss=");
+        .says("quality: epoch 1: val_loss=");
     project.pipe(&["check", "p.yaml", "--set", "base.dataset=test"]).exits(2).says("test");
 }

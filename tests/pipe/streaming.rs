@@ -119,6 +119,15 @@ fn what_a_judge_found_may_be_removed_by_hand() {
 }
 
 #[test]
+fn a_plan_says_which_results_another_look_costs() {
+    let project = project(&[]);
+    project.pipe(&["run", "p.yaml", "--epochs", "4"]).succeeds();
+    let gone = 4 - standing(&project).len();
+    let plan = project.pipe(&["plan", "p.yaml", "--epochs", "4", "--set", "quality.seeds=0-6"]);
+    plan.succeeds().says("seeds 0-5 -> 0-6").says(&format!("what was found of {gone} checkpoints"));
+}
+
+#[test]
 fn a_training_that_ended_inside_its_first_epoch_has_nothing_to_look_at() {
     for (stage, other) in [("quality", "grids"), ("grids", "quality")] {
         let project = project(&[("monitor: quality.nearest", "monitor: train_loss")]);
@@ -143,7 +152,9 @@ fn the_file_of_a_run_with_a_judge_runs_by_itself() {
         let file = format!("{RUN}/config.yaml");
         project.pipe(&["run", &file, "--dry-run"]).succeeds().says("base");
         project.pipe(&["audit", "1"]).succeeds().says("the same");
-        project.pipe(&["fork", "1", "--at", "1", "--set", "learning_rate=1e-4"]).succeeds();
+        project
+            .pipe(&["fork", "1", "--at", "2", "--set", "learning_rate=1e-4", "--epochs", "3"])
+            .succeeds();
     }
 }
 
@@ -240,8 +251,8 @@ fn what_cannot_be_meant_is_refused() {
     assert!(message.contains("each_checkpoint: true"), "{message}");
     let message = said("from: base, each_checkpoint", "from: best, each_checkpoint");
     assert!(message.contains("`best` has one checkpoint, and none for each epoch"), "{message}");
-    let message = said("keep_last_n: 1, ", "keep_last_n: 1, mode: max, ");
-    assert!(message.contains("the highest quality.nearest would be the best"), "{message}");
+    let message = said("monitor: quality.nearest", "mode: max, monitor: quality.val_loss");
+    assert!(message.contains("the highest quality.val_loss would be the best"), "{message}");
     let early = "batch_size: 16\n    early_stopping: { patience: 1 }";
     let message = said("batch_size: 16", early);
     assert!(message.contains("is found out beside the training"), "{message}");

@@ -132,7 +132,10 @@ fn what_begins_with_a_member_of_a_matrix_is_swept_with_it() {
         "q.yaml",
         format!("{text}{}", tuned.replacen("tuned:", "  tuned:", 1).replace("init: base", member)),
     );
-    project.pipe(&["graph", "q.yaml"]).succeeds().says("tuned                     train  <- ");
+    project
+        .pipe(&["graph", "q.yaml"])
+        .succeeds()
+        .says("tuned                      train  <- data, base@learning_rate=0.001");
     project
         .pipe(&["check", "q.yaml", "--set", "tuned.init=base@learning_rate=0.5"])
         .exits(2)

@@ -19,7 +19,7 @@ use pipe_engine::kind::{
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::atomic;
-use pipe_trainer::following::{follow, source_reference, why_open};
+use pipe_trainer::following::{follow, lost_results, source_reference, why_open};
 use serde_json::Value;
 
 use self::judge::{Judge, METRICS_FILE, PICTURES, SHEET_FILE, write_metrics};
@@ -144,7 +144,16 @@ impl Stage for EvaluateStage {
         let Some(made) = o.made else { return Ok(StageState::absent("not judged yet").into()) };
         let changes = o.changes_since(&made.manifest);
         if !changes.is_empty() {
-            return Ok(StageState::changed(changes).into());
+            let lost = if self.settings.each_checkpoint { lost_results(o, "from") } else { 0 };
+            return Ok(match (lost, StageState::changed(changes)) {
+                (1.., StageState::Absent { reason, changes }) => {
+                    let lost = counted(lost, "checkpoint");
+                    let reason = format!("{reason}; what was found of {lost} that are gone goes");
+                    StageState::Absent { reason, changes }
+                }
+                (_, state) => state,
+            }
+            .into());
         }
         let mut standing = Vec::new();
         for output in &made.outputs {
