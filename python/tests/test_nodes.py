@@ -40,10 +40,13 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
-def wait_for(what: str, there) -> None:
-    deadline = time.monotonic() + 120
+def wait_for(what: str, there, folder: Path) -> None:
+    deadline = time.monotonic() + 240
     while not there():
-        assert time.monotonic() < deadline, f"no {what} after two minutes"
+        if time.monotonic() > deadline:
+            logs = [folder / "log", *folder.glob(".pipe/slurm/*/*.log")]
+            said = "\n".join(f"{log}:\n{log.read_text()}" for log in logs if log.exists())
+            raise AssertionError(f"no {what} after four minutes\n{said}")
         time.sleep(0.05)
 
 
@@ -70,9 +73,9 @@ def test_two_nodes_learn_what_one_process_does(tmp_path, cluster):
     slurm = [*run, "--executor", "slurm", "--set", "executor.poll=1s"]
     with open(two / "log", "w") as log:
         child = subprocess.Popen(slurm, cwd=two, env=cluster, stdout=log, stderr=log)
-    wait_for("steps", lambda: len(losses(two)) > 10)
+    wait_for("steps", lambda: len(losses(two)) > 10, two)
     os.kill(process_of(1, two), signal.SIGKILL)
-    wait_for("further steps", lambda: len(losses(two)) > 20)
+    wait_for("further steps", lambda: len(losses(two)) > 20, two)
     subprocess.run(["scancel", "--batch", "--signal=TERM", "1"], env=cluster, check=True)
     assert child.wait(180) == 0, (two / "log").read_text()
     said = "".join(path.read_text() for path in two.glob(".pipe/slurm/*/base-1.log"))
