@@ -15,9 +15,6 @@ use pipe_runs::tensor::HostTensor;
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 use safetensors::{Dtype as SafeType, SafeTensors};
 
-/// The longest safetensors file that is read.
-const LONGEST: u64 = 64 << 30;
-
 /// A tensor of a file, whose numbers are still there.
 pub(crate) struct ForeignTensor {
     pub shape: Vec<usize>,
@@ -37,11 +34,15 @@ pub(crate) fn is_safetensors(path: &Path) -> bool {
     read.is_ok() && head[8] == b'{'
 }
 
-/// The tensors of a file by name.
+/// The tensors of a file by name. A safetensors file has `longest` bytes at most: it is read as a
+/// whole.
 ///
 /// # Errors
 /// A file that is not there, that is of neither form, or that is damaged.
-pub(crate) fn tensors(path: &Path) -> Result<BTreeMap<String, ForeignTensor>, String> {
+pub(crate) fn tensors(
+    path: &Path,
+    longest: u64,
+) -> Result<BTreeMap<String, ForeignTensor>, String> {
     match path.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err("there is no such file".to_owned());
@@ -50,7 +51,7 @@ pub(crate) fn tensors(path: &Path) -> Result<BTreeMap<String, ForeignTensor>, St
         _ => {}
     }
     if is_safetensors(path) {
-        return of_safetensors(path);
+        return of_safetensors(path, longest);
     }
     let all = PytorchReader::new(path).map_err(|error| {
         let text = error.to_string();
@@ -67,8 +68,8 @@ pub(crate) fn tensors(path: &Path) -> Result<BTreeMap<String, ForeignTensor>, St
     Ok(all.collect())
 }
 
-fn of_safetensors(path: &Path) -> Result<BTreeMap<String, ForeignTensor>, String> {
-    let bytes = Arc::new(bounded_read::read(path, LONGEST).map_err(|e| e.to_string())?);
+fn of_safetensors(path: &Path, longest: u64) -> Result<BTreeMap<String, ForeignTensor>, String> {
+    let bytes = Arc::new(bounded_read::read(path, longest).map_err(|e| e.to_string())?);
     let (length, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| e.to_string())?;
     // Eight bytes have the header's length, and the data begin behind the header.
     let data = 8 + length;

@@ -15,6 +15,9 @@ use crate::architecture::{ArchitectureInfo, Architectures, ModelConfig, Shapes};
 use crate::nn::walk;
 use crate::trainer::{EMA_WEIGHTS, WEIGHTS};
 
+/// The longest safetensors file that is imported.
+pub(super) const LONGEST: u64 = 64 << 30;
+
 /// Why a file was not imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -57,7 +60,7 @@ pub fn import(
     options: &ImportOptions,
 ) -> Result<Written, ImportError> {
     let read = |message: String| ImportError::Read { path: from.to_owned(), message };
-    let all = foreign::tensors(from).map_err(read)?;
+    let all = foreign::tensors(from, LONGEST).map_err(read)?;
     // What stands before the name of the architecture's mark stands before all names.
     let prefixes = |arch: &dyn ArchitectureInfo| -> Vec<&str> {
         all.keys().filter_map(|name| name.strip_suffix(arch.mark())).collect()

@@ -10,6 +10,9 @@ use super::resize::Resize;
 use crate::checkpoint::foreign;
 use crate::device;
 
+/// The longest safetensors file that is read: the weights take 87 MB.
+const LONGEST: u64 = 1 << 30;
+
 /// Pictures that are looked at together.
 pub const BATCH: usize = 8;
 
@@ -41,7 +44,7 @@ impl FeatureNetwork {
     /// The file cannot be read, or a tensor is missing, of another shape, or not of finite floats.
     pub fn load(path: &Path, device: &Device) -> Result<Self, WeightsError> {
         let read = |message: String| WeightsError::Read { path: path.to_owned(), message };
-        let tensors = foreign::tensors(path).map_err(read)?;
+        let tensors = foreign::tensors(path, LONGEST).map_err(read)?;
         let mut tensor =
             |name: &str, _: &[usize]| tensors.get(name).map(|tensor| tensor.host(name)).transpose();
         let network = Inception::from_tensors(&mut tensor, device);

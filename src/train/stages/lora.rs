@@ -86,9 +86,7 @@ impl Stage for LoraStage {
         if !self.settings.then.is_empty() {
             return self.settings();
         }
-        let (ema, schedule) = (self.settings.ema.deciding(), self.settings.schedule.deciding());
-        let settings = LoraSettings { ema, schedule, ..self.settings.clone() };
-        serde_json::to_value(settings).unwrap_or_default()
+        serde_json::to_value(self.settings.deciding()).unwrap_or_default()
     }
 
     fn derived(&self) -> BTreeMap<String, Value> {

@@ -180,6 +180,12 @@ macro_rules! training_settings {
                 Ok(settings)
             }
 
+            /// The settings as they decide a training without `then`: what does nothing beside the
+            /// others is the default.
+            pub fn deciding(&self) -> Self {
+                Self { ema: self.ema.deciding(), schedule: self.schedule.deciding(), ..self.clone() }
+            }
+
             /// Whether it ends in time wherever it runs.
             fn is_ended_by_time(&self) -> bool {
                 self.budget.is_some() || self.until.is_some_and(|until| until.moment != Moment::Walltime)

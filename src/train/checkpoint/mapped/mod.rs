@@ -18,7 +18,9 @@ use self::mapping::{Resolved, Sources};
 use self::optimizer::{MOMENTS, OptimizerState, STEP};
 use self::pickle::{Node, Pickle};
 use super::foreign::{self, ForeignTensor};
-use super::import::{ImportError, ImportOptions, Misfit, check_classes, header, listed, marks};
+use super::import::{
+    ImportError, ImportOptions, LONGEST, Misfit, check_classes, header, listed, marks,
+};
 use crate::architecture::{Architectures, Shapes};
 use crate::trainer::{EMA_WEIGHTS, OPTIMIZER_STATE, WEIGHTS};
 
@@ -120,7 +122,7 @@ impl Mapping {
 impl<'a> Foreign<'a> {
     fn open(path: &'a Path) -> Result<Self, ImportError> {
         let read = |message: String| ImportError::Read { path: path.to_owned(), message };
-        let tensors = foreign::tensors(path).map_err(read)?;
+        let tensors = foreign::tensors(path, LONGEST).map_err(read)?;
         let is_pickle = !foreign::is_safetensors(path);
         let pickle = is_pickle.then(|| Pickle::of(path)).transpose().map_err(read)?;
         let root = pickle.as_ref().map(Pickle::root);

@@ -12,6 +12,7 @@ use figment::Figment;
 use pipe_core::number_text::counted;
 use pipe_core::progress::Event;
 use pipe_engine::command::{InputFiles, input_files};
+use pipe_engine::identity::in_words;
 use pipe_engine::kind::{
     ArtifactType, ContentContext, Diagnostic, Failure, Files, InspectContext, Inspection, Metrics,
     Outcome, PipelineView, Preview, Reference, Rejection, RunContext, Stage, StageError, StageKind,
@@ -145,15 +146,12 @@ impl Stage for EvaluateStage {
         let changes = o.changes_since(&made.manifest);
         if !changes.is_empty() {
             let lost = if self.settings.each_checkpoint { lost_results(o, "from") } else { 0 };
-            return Ok(match (lost, StageState::changed(changes)) {
-                (1.., StageState::Absent { reason, changes }) => {
-                    let lost = counted(lost, "checkpoint");
-                    let reason = format!("{reason}; what was found of {lost} that are gone goes");
-                    StageState::Absent { reason, changes }
-                }
-                (_, state) => state,
+            let mut reason = in_words(&changes);
+            if lost > 0 {
+                let lost = counted(lost, "checkpoint");
+                reason.push_str(&format!("; what was found of {lost} that are gone goes"));
             }
-            .into());
+            return Ok(StageState::Absent { reason, changes }.into());
         }
         let mut standing = Vec::new();
         for output in &made.outputs {
