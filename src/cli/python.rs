@@ -1,7 +1,7 @@
 //! `pipe python [-o DIR]`
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -54,7 +54,9 @@ pub fn python(arguments: PythonArguments) -> Result<ExitCode, CliError> {
     let file = arguments.output.join(format!("burn_pipe-{VERSION}-py3-none-any.whl"));
     output_file::write(&Disk::default(), &file, |out| write_wheel(out))?;
     say!("{}", file.display());
-    let path = if file.is_absolute() { file } else { Path::new(".").join(file) };
+    // Without a folder before it pip takes a name for that of a package.
+    let is_bare = matches!(file.components().next(), Some(Component::Normal(_)));
+    let path = if is_bare { Path::new(".").join(file) } else { file };
     say!("\nnext: {}", CommandLine::new(["pip", "install"]).path(&path));
     Ok(ExitCode::SUCCESS)
 }

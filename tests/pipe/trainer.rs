@@ -386,6 +386,8 @@ fn the_package_is_written_as_a_wheel_that_pip_installs() {
     let told = project.pipe(&["python", "-o", "wheels"]).succeeds().stdout();
     let wheel = told.lines().next().unwrap().to_owned();
     assert!(told.ends_with(&format!("\n\nnext: pip install ./{wheel}\n")), "{told}");
+    let here = project.pipe(&["python"]).succeeds().stdout();
+    assert!(here.contains("\nnext: pip install ./burn_pipe-"), "{here}");
     let bytes = std::fs::read(project.path(&wheel)).unwrap();
     project.pipe(&["python", "-o", "again"]).succeeds();
     let again = project.path(&wheel.replace("wheels", "again"));
