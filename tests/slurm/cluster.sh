@@ -10,14 +10,21 @@
 # `start-two` makes two nodes with two GPUs each that nobody has built in. A large one has accounts besides: a database and slurmdbd run beside it (`mariadb-server`,
 # `slurmdbd`), and the controller forgets a job that has ended within a minute.
 #
+# What has a Unix socket in it (the nodes' spool folders, munge, the database) stands behind a short link: a socket's address has 107
+# bytes, and DIR may have more by itself. `slurmstepd` ends without a word to `squeue` where it does not fit.
+#
 # Timers are short: a requeued job waits 5 seconds rather than 120 (cred_expire), a cancelled one has 10 to save (KillWait).
 set -Eeuo pipefail
 trap 'echo "$0: line $LINENO failed: $BASH_COMMAND" >&2' ERR
 PATH="$PATH:/usr/sbin:/sbin"
 
 start() {
-  local dir user host port cpus accounting="accounting_storage/none" age=300 nodes=1 gpus=""
+  local dir short user host port cpus accounting="accounting_storage/none" age=300 nodes=1 gpus=""
   mkdir -p "$1" && dir=$(cd "$1" && pwd)
+  short=$(mktemp -d /tmp/slurm.XXXXXX)
+  echo "$short" >"$dir/short"
+  ln -s "$dir" "$short/d"
+  dir=$short/d
   user=$(id -un) host=$(hostname -s)
   cpus=$(nproc)
   # Five free ports in a row, far from those of a real cluster.
@@ -146,7 +153,7 @@ wait_for() {
 
 # The node daemon first: jobs that still run end with it.
 stop() {
-  local name pid
+  local name pid short
   export SLURM_CONF="$1/slurm.conf"
   scancel --user="$(id -un)" >/dev/null 2>&1 || true
   for name in slurmd1 slurmd2 slurmctld slurmdbd mariadbd munged; do
@@ -160,6 +167,11 @@ stop() {
     kill -KILL "$pid" 2>/dev/null || true
     rm -f "$1/$name.started"
   done
+  if [ -e "$1/short" ]; then
+    short=$(cat "$1/short")
+    rm -f "$short/d" "$1/short"
+    rmdir "$short" || true
+  fi
 }
 
 case "${1:-} ${2:-}" in
