@@ -50,6 +50,17 @@ fn undisturbed(keys: &str, epochs: u32) -> String {
     state(&project, "last")
 }
 
+/// A socket's address has some 100 bytes; folders for temporary files may have more.
+#[test]
+fn a_program_is_talked_to_whatever_the_folder_for_temporary_files() {
+    for folder in ["tmp".to_owned(), "t/".repeat(60), "t".repeat(120)] {
+        let project = project("").environment("TMPDIR", &folder);
+        std::fs::create_dir_all(project.path(&folder)).unwrap();
+        project.pipe(&["run", "p.yaml"]).succeeds().says("Epoch 4/4: accuracy=");
+        assert_eq!(project.list(&folder), [] as [&str; 0], "{folder}");
+    }
+}
+
 #[test]
 fn a_program_trains_under_the_policies_and_is_extended() {
     for keys in ["", "    settings: { folder: true }\n"] {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pipe_engine::command::{Launch, Starter, launch};
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::pipeline_file::environment;
+use tempfile::TempDir;
 
 use super::job::Job;
 use super::message::Reply;
@@ -19,6 +20,9 @@ use super::tasks::Processes;
 
 /// Messages are looked for so long before the rest is.
 const LOOK: Duration = Duration::from_millis(50);
+/// Bytes of the path of a folder for temporary files in which a socket fits: its address has 107 on
+/// Linux and 103 on macOS, and `/pipe-XXXXXX/socket` are 19 of them.
+const LONGEST_FOLDER: usize = 84;
 /// Where the contract is described.
 const PAGE: &str = "docs/trainers.md";
 
@@ -203,7 +207,18 @@ fn with_own_program(env: &mut BTreeMap<String, String>) {
     }
 }
 
-pub(super) fn no_socket(error: std::io::Error) -> StageError {
+/// A folder of its own for a training's socket, among the system's temporary ones.
+///
+/// # Errors
+/// The system's.
+pub(super) fn folder_of_socket() -> Result<TempDir, StageError> {
+    let folder = std::path::absolute(std::env::temp_dir()).map_err(no_socket)?;
+    let is_short = folder.as_os_str().len() <= LONGEST_FOLDER;
+    let folder = if is_short { folder } else { PathBuf::from("/tmp") };
+    tempfile::Builder::new().prefix("pipe-").tempdir_in(folder).map_err(no_socket)
+}
+
+fn no_socket(error: std::io::Error) -> StageError {
     StageError::new(Failure::Storage, format!("failed to make the training's socket: {error}"))
 }
 

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::data::{self, Inputs};
 use super::job::{Job, PROTOCOL, SaveEvery};
-use super::process::{judge, no_socket, train};
+use super::process::{folder_of_socket, judge, train};
 use super::session::{Position, Session};
 use super::settings::TrainerSettings;
 use crate::artifacts::{Checkpoints, ProgramPreview, checkpoint_reference};
@@ -212,7 +212,7 @@ impl TrainerStage {
 
         // ---- The program, and how it ended
         let scratch = empty_scratch(manager.run())?;
-        let folder = tempfile::Builder::new().prefix("pipe-").tempdir().map_err(no_socket)?;
+        let folder = folder_of_socket()?;
         let job =
             self.job(context, &manager, &scratch, folder.path(), (start.as_ref(), init), position);
         if job.micro_batch_splits > 1 {
