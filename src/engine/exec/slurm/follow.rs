@@ -2,6 +2,7 @@
 //! and begun again at any time: the jobs do not need it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use pipe_core::failure::{Failure, StageError};
@@ -132,11 +133,14 @@ fn take_in(
         }
         changed = true;
         let ran = followed.state.as_ref().is_some_and(|before| !before.waits());
-        let text = if state.waits() && ran {
+        let mut text = if state.waits() && ran {
             format!("job {} was requeued: {state}", job.id)
         } else {
             format!("job {}: {state}", job.id)
         };
+        if state.is_held() {
+            let _ = write!(text, "; Slurm holds it until `scontrol release {}`", job.id);
+        }
         following.execution.report.event(&stage.id, &Event::Message { text });
         followed.state = Some(state.clone());
     }

@@ -45,6 +45,14 @@ impl JobState {
             .contains(&self.word.as_str())
     }
 
+    /// Whether it does not begin before somebody releases it, however long it waits.
+    pub fn is_held(&self) -> bool {
+        // `JobHeldUser`, `JobHeldAdmin`, `JobHoldMaxRequeue`, `launch failed requeued held`.
+        let reason = self.reason.to_lowercase();
+        let says_so = self.waits() && ["held", "jobhold"].iter().any(|word| reason.contains(word));
+        says_so || ["REQUEUE_HOLD", "SPECIAL_EXIT"].contains(&self.word.as_str())
+    }
+
     pub fn succeeded(&self) -> bool {
         self.word == "COMPLETED"
     }
@@ -180,6 +188,15 @@ mod tests {
         assert!(states("slurm is down").is_err());
         let long = states("7|PENDING||ReqNodeNotAvail, UnavailableNodes:n[1-3]\n").unwrap();
         assert_eq!(long[&id(7)].reason, "ReqNodeNotAvail, UnavailableNodes:n[1-3]");
+    }
+
+    #[test]
+    fn a_job_that_is_held_is_told_from_one_that_waits() {
+        let held = "1|PENDING||JobHeldUser\n2|PENDING||launch failed requeued held\n\
+                    3|PENDING||JobHoldMaxRequeue\n4|REQUEUE_HOLD||None\n";
+        assert!(states(held).unwrap().values().all(JobState::is_held));
+        let waits = "1|PENDING||Priority\n2|PENDING||BeginTime\n3|RUNNING|held-1|None\n";
+        assert!(!states(waits).unwrap().values().any(JobState::is_held));
     }
 
     #[test]

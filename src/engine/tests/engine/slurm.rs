@@ -271,6 +271,7 @@ fn jobs_are_followed_to_their_end() {
         &[(1, "RUNNING"), (2, "PENDING Dependency"), (3, "PENDING Dependency"), (4, "RUNNING")],
         &[(1, "COMPLETED"), (2, "RUNNING"), (3, "PENDING Dependency"), (4, "COMPLETED")],
         &[(2, "PENDING BeginTime"), (3, "PENDING Dependency")],
+        &[(2, "PENDING launch failed requeued held"), (3, "PENDING Dependency")],
         &[(2, "RUNNING"), (3, "PENDING Dependency")],
         &[(2, "COMPLETED"), (3, "COMPLETED")],
     ]);
@@ -284,6 +285,8 @@ fn jobs_are_followed_to_their_end() {
     let said = |text: &str| heard.iter().filter(|line| line.contains(text)).count();
     assert_eq!(said("job 2 was requeued: PENDING (BeginTime)"), 1, "{heard:#?}");
     assert_eq!(said("job 3: PENDING (Dependency)"), 1, "said once: {heard:#?}");
+    let held = "(launch failed requeued held); Slurm holds it until `scontrol release 2`";
+    assert_eq!((said(held), said("scontrol")), (1, 1), "{heard:#?}");
     let jobs = Jobs::load(project.folder.path(), "chain");
     assert!(jobs.iter().all(|(_, job)| job.ended.as_deref() == Some("COMPLETED")));
 }
