@@ -23,10 +23,10 @@ impl CopyBest {
     ) -> Result<String, StageError> {
         let (to, disk) = (&self.settings.to, context.root.disk());
         let target = context.root.join(to);
-        let replaced = self.check_ownership(context, to, &source.digest)?;
+        let replaced = self.check_ownership(context, to, &[&source.digest])?;
         let beside = header_beside(to);
         let header = file_of(&header_beside(&source.path))?;
-        self.check_ownership(context, &beside, &header.0)?;
+        self.check_ownership(context, &beside, &[&header.0])?;
         // The note first: after a crash between the two, the next run knows the copy as its own.
         let planned = vec![
             Output::expected(&to.display().to_string(), &source.digest, source.bytes),

@@ -37,7 +37,7 @@ impl CopyBest {
         copies.push((source.clone(), self.settings.to.clone()));
         let mut replaced = Vec::new();
         for (from, to) in &copies {
-            replaced.extend(self.check_ownership(context, to, &from.digest)?);
+            replaced.extend(self.check_ownership(context, to, &[&from.digest])?);
         }
         replaced.dedup();
         let planned = copies.iter().rev().map(|(from, to)| {
@@ -74,8 +74,6 @@ impl CopyBest {
         source: &CheckpointFile,
     ) -> Result<String, StageError> {
         let (to, target) = (&self.settings.to, context.root.join(&self.settings.to));
-        let replaced = self.check_ownership(context, to, &source.digest)?;
-        self.remove_stale_base(context)?;
         atomic::create_folder(context.root.disk(), target.parent().unwrap_or(&context.root))?;
         atomic::remove_temporary_files_for(context.root.disk(), &target);
         let name = target.file_name().unwrap_or_default().to_string_lossy();
@@ -83,6 +81,11 @@ impl CopyBest {
         let merged =
             checkpoint::merged(context.root.disk(), &self.architectures, file, None, &scratch);
         let merged = merged.map_err(|e| not_copied(e.to_string()))?;
+        // A merge brings the same bits each time: a file that has them is this stage's own.
+        let replaced = self
+            .check_ownership(context, to, &[&source.digest, &merged.file_digest])
+            .inspect_err(|_| drop(atomic::remove(context.root.disk(), &scratch)))?;
+        self.remove_stale_base(context)?;
         let path = to.display().to_string();
         let read = source.path.strip_prefix(&context.root).ok().filter(|p| is_inside_project(p));
         // A record speaks of the project's files alone.
@@ -108,13 +111,13 @@ impl CopyBest {
         Ok(())
     }
 
-    /// The digests of earlier copies that the target may hold. A file of anybody else's is left
-    /// alone.
+    /// The digests of earlier copies that the target may hold. `wanted`: what it may hold besides,
+    /// whoever wrote it. A file of anybody else's is left alone.
     pub(super) fn check_ownership(
         &self,
         context: &RunContext,
         to: &Path,
-        wanted: &str,
+        wanted: &[&str],
     ) -> Result<Vec<String>, StageError> {
         let target = &context.root.join(to);
         let made = context.made.as_ref();
@@ -125,7 +128,7 @@ impl CopyBest {
         if !target.exists() || self.settings.overwrite {
             return Ok(earlier);
         }
-        for known in std::iter::once(wanted).chain(earlier.iter().map(String::as_str)) {
+        for known in wanted.iter().copied().chain(earlier.iter().map(String::as_str)) {
             let found = match file_digest_like(target, known) {
                 // A folder has no digest of a file's form.
                 Err(_) if target.is_dir() => continue,
