@@ -151,6 +151,16 @@ pub enum Event {
         #[serde(rename = "epoch", default)]
         position: u64,
     },
+    /// What was found out about a file of another stage's.
+    Judged {
+        /// Relative to the project, where it is inside.
+        #[serde(rename = "checkpoint")]
+        file: String,
+        /// Its round.
+        #[serde(rename = "epoch")]
+        position: u64,
+        metrics: BTreeMap<String, f64>,
+    },
     /// The last round was done.
     Completed {
         #[serde(rename = "best_epoch")]
@@ -242,6 +252,11 @@ mod tests {
             (
                 Event::NewBest { monitor: monitor.clone(), value: 0.5, position: 1 },
                 json!({"event": "new_best", "monitor": "val_loss", "value": 0.5, "epoch": 1}),
+            ),
+            (
+                Event::Judged { file: "a.ckpt".into(), position: 2, metrics: metrics() },
+                json!({"event": "judged", "checkpoint": "a.ckpt", "epoch": 2,
+                       "metrics": {"val_loss": 0.5}}),
             ),
             (
                 Event::Completed { best: Some(1), monitor, value: Some(0.5) },

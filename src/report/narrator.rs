@@ -166,7 +166,10 @@ impl Narrator {
                     _ => done,
                 }
             }
-            Event::Round { .. } | Event::Step { .. } | Event::Preparing { .. } => return None,
+            Event::Round { .. }
+            | Event::Step { .. }
+            | Event::Preparing { .. }
+            | Event::Judged { .. } => return None,
         })
     }
 }

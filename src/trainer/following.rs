@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pipe_core::ids::StageId;
+use pipe_core::progress::Event;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::{
     Artifact, DependencyMode, Failure, InspectContext, Judge, Reference, RunContext, StageError,
@@ -106,6 +107,7 @@ pub fn follow(
                     let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
                     results.push(&record, finite.collect());
                     results.save(run)?;
+                    tell(context, run, results, &file);
                 }
                 // Another process removed it, which does not know that it is waited for.
                 Err(_) if !file.path.exists() => {}
@@ -135,6 +137,28 @@ pub fn follow(
     };
     let manager = settled(context, &source, &run)?;
     Ok(Followed { metadata: run.metadata()?, run, results, manager })
+}
+
+/// Tells what was found out about a checkpoint, and whether it is the best by that.
+fn tell(context: &RunContext, run: &Run, results: &CheckpointResults, file: &CheckpointFile) {
+    let found = results.checkpoints.iter().find(|found| found.epoch == file.epoch);
+    let Some(found) = found.filter(|found| !found.metrics.is_empty()) else { return };
+    context.event(judged(context, file, &found.metrics));
+    let Ok(metadata) = run.metadata() else { return };
+    if let Some((monitor, value)) = results.new_best(&metadata, file.epoch) {
+        context.event(Event::NewBest { monitor, value, position: file.epoch });
+    }
+}
+
+/// The event that tells what was found out about a checkpoint.
+pub fn judged(
+    context: &RunContext,
+    file: &CheckpointFile,
+    metrics: &BTreeMap<String, f64>,
+) -> Event {
+    let path = file.path.strip_prefix(&context.root).unwrap_or(&file.path);
+    let metrics = metrics.clone();
+    Event::Judged { file: path.display().to_string(), position: file.epoch, metrics }
 }
 
 /// Fails if the stage is to stop.

@@ -113,6 +113,47 @@ fn a_training_tells_of_its_epochs_and_its_best() {
 }
 
 #[test]
+fn a_stage_that_judges_tells_of_the_best_and_of_what_it_found() {
+    let tell = "'(cat; echo) >> told.$PIPE_STAGE'";
+    let best = "'cp \"$PIPE_EVENT_CHECKPOINT\" copy.ckpt'";
+    let judge = format!(
+        "kind: evaluate, from: base, dataset: data, metrics: [val_loss], device: cpu, on: {{ end: {tell}, new_best: [{{run: {tell}}}, {{run: {best}}}] }}"
+    );
+    let text = TINY.replace("num_images: 64", "num_images: 64\n    val_split: 0.25");
+    let project = Project::new();
+    project.write(
+        "p.yaml",
+        format!(
+            "{text}    checkpoint: {{ monitor: quality.val_loss }}\n  quality: {{ {judge}, each_checkpoint: true, to: quality }}\n  once: {{ {judge}, to: once }}\n"
+        ),
+    );
+    project
+        .pipe(&["run", "p.yaml", "--set", "epochs=3"])
+        .succeeds()
+        .says("New best checkpoint! quality.val_loss=");
+    let told = json_lines(&project, "told.quality");
+    let (end, bests) = told.split_last().unwrap();
+    let run = "checkpoints/base_training/run_001";
+    let best = &project.metadata(run)["best_checkpoint"];
+    // The first checkpoint is the best so far, and each one after it that is better.
+    assert_eq!(bests.first().unwrap()["epoch"], 1, "{told:?}");
+    let last = bests.last().unwrap();
+    assert_eq!((&last["event"], &last["epoch"]), (&"new_best".into(), &best["epoch"]));
+    assert_eq!(last["monitor"], "quality.val_loss");
+    assert_eq!(last["value"], last["metrics"]["val_loss"]);
+    let read = |path: &str| std::fs::read(project.path(path)).unwrap();
+    assert!(read("copy.ckpt") == read(&format!("{run}/checkpoints/best.ckpt")));
+    // What the end tells is of the best one.
+    let once = json_lines(&project, "told.once");
+    for (end, file) in [(end, last["checkpoint"].as_str().unwrap()), (&once[0], "best.ckpt")] {
+        assert_eq!((&end["event"], &end["epoch"]), (&"end".into(), &best["epoch"]), "{end}");
+        assert_eq!(end["metrics"]["val_loss"], last["value"], "{end}");
+        assert!(end["checkpoint"].as_str().unwrap().ends_with(file), "{end}");
+    }
+    assert_eq!(once.len(), 1, "it chooses none: {once:?}");
+}
+
+#[test]
 fn a_failure_is_told_once_after_the_last_attempt() {
     let project = program(
         "echo it \"is\" \\\"bad\\\"; exit 3",

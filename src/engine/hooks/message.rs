@@ -124,6 +124,10 @@ impl Progress {
                 let message = message.with("metrics", json!(metrics)).with("seconds", *seconds);
                 return vec![(HookEvent::EpochEnd, message)];
             }
+            Event::Judged { file, position, metrics } => {
+                known.done(*position, metrics);
+                known.checkpoint = Some(file.clone());
+            }
             Event::NewBest { monitor, value, position } => {
                 let message = message(known, HookEvent::NewBest);
                 let message = message.with("epoch", *position).with("monitor", monitor.as_str());

@@ -112,6 +112,7 @@ fn in_words(event: &Event) -> Option<String> {
         | Event::Preparing { .. }
         | Event::Step { .. }
         | Event::Saved { .. }
+        | Event::Judged { .. }
         | Event::Completed { .. } => return None,
     };
     Some(text.trim_end().to_owned())

@@ -97,6 +97,21 @@ impl CheckpointManager {
     }
 }
 
+impl CheckpointResults {
+    /// The `monitor` of the training and its value, where that is a metric of this stage and the best
+    /// so far is that of `epoch`.
+    pub fn new_best(&self, training: &Metadata, epoch: u64) -> Option<(String, f64)> {
+        if self.pipeline != training.pipeline {
+            return None;
+        }
+        let policy = recorded_policy(training);
+        let metric = policy.monitor.strip_prefix(&self.name)?.strip_prefix('.')?;
+        let values = self.checkpoints.iter().map(|c| (c.epoch, c.metrics.get(metric).copied()));
+        let (best, value) = policy.mode.best(values)?;
+        (best == epoch).then_some((policy.monitor, value))
+    }
+}
+
 /// The policy of a run, as its metadata tell it.
 pub(super) fn recorded_policy(metadata: &Metadata) -> CheckpointPolicy {
     let policy = metadata.settings.get("checkpoint").cloned();

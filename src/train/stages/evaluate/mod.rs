@@ -20,7 +20,7 @@ use pipe_engine::kind::{
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::atomic;
-use pipe_trainer::following::{follow, lost_results, source_reference, why_open};
+use pipe_trainer::following::{follow, judged, lost_results, source_reference, why_open};
 use serde_json::Value;
 
 use self::judge::{Judge, METRICS_FILE, PICTURES, SHEET_FILE, write_metrics};
@@ -193,6 +193,7 @@ impl Stage for EvaluateStage {
         let (metrics, files) = self.judge(context, &file, &s.to)?;
         let files: Vec<PathBuf> = files.iter().map(|file| s.to.join(file)).collect();
         self.record(context, &files)?;
+        context.event(judged(context, &file, &metrics.0));
         let summary = format!("epoch {}: {}", file.epoch, self.shown(&metrics));
         Ok(Outcome { artifact: Some(metrics.artifact()), summary, next: None })
     }
@@ -269,6 +270,10 @@ impl EvaluateStage {
             followed.epochs().filter(|e| stands(*e)).flat_map(files).collect();
         all.push(s.to.join(METRICS_FILE));
         self.record(context, &all)?;
+        let of_run = Checkpoints::of_run(followed.run.clone(), followed.metadata.clone());
+        if let Some(file) = of_run.of_epoch(best) {
+            context.event(judged(context, &file, &metrics.0));
+        }
         let count = counted(followed.epochs().count(), "checkpoint");
         let summary = format!("{count}; of the best, epoch {best}: {}", self.shown(&metrics));
         Ok(Outcome { artifact: Some(metrics.artifact()), summary, next: None })
