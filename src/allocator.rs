@@ -13,12 +13,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `mi_option_purge_delay`, which the bindings do not name: milliseconds until freed memory goes
 /// back to the system.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-const TEN_SECONDS: c_long = 10_000;
+const A_MINUTE: c_long = 60_000;
 
-/// To be called first. Freed memory goes back to the system after ten seconds, and not after a
-/// hundredth of one.
+/// To be called first. Freed memory goes back to the system after a minute, and not after a hundredth
+/// of a second: the longest steps that somebody waits for have an end within it.
 pub fn keep_memory() {
     // SAFETY: sets a number that the allocator reads when it frees; any number is valid, from any
     // thread.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, TEN_SECONDS) }
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, A_MINUTE) }
 }
