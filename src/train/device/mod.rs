@@ -197,7 +197,7 @@ fn by_strength(all: &[Adapter]) -> Vec<&Adapter> {
 
 fn describe(all: &[Adapter]) -> String {
     if all.is_empty() {
-        "wgpu sees no adapter at all (is a Vulkan, Metal or DX12 driver installed?)".into()
+        "wgpu sees no adapter at all (is a Vulkan driver installed?)".into()
     } else {
         let names: Vec<String> =
             all.iter().map(|a| format!("gpu:{} {}", a.index, a.name)).collect();
