@@ -150,14 +150,15 @@ fn tell(context: &RunContext, run: &Run, results: &CheckpointResults, file: &Che
     }
 }
 
-/// The event that tells what was found out about a checkpoint.
+/// The event that tells what was found out about a checkpoint, without the details.
 pub fn judged(
     context: &RunContext,
     file: &CheckpointFile,
     metrics: &BTreeMap<String, f64>,
 ) -> Event {
     let path = file.path.strip_prefix(&context.root).unwrap_or(&file.path);
-    let metrics = metrics.clone();
+    let main = metrics.iter().filter(|(name, _)| !name.contains('/'));
+    let metrics = main.map(|(name, value)| (name.clone(), *value)).collect();
     Event::Judged { file: path.display().to_string(), position: file.epoch, metrics }
 }
 
