@@ -169,7 +169,7 @@ stop() {
   done
   if [ -e "$1/short" ]; then
     short=$(cat "$1/short")
-    rm -f "$short/d" "$1/short"
+    rm -f "$1/short" "$short/d" # in this order: $1 may lead through the link
     rmdir "$short" || true
   fi
 }
