@@ -286,12 +286,14 @@ pub fn in_order(mut all: Vec<SpecError>) -> Vec<SpecError> {
     once
 }
 
-/// The candidate nearest to `wrong`, if any is near enough to be a slip of the fingers.
-pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wrong = wrong.to_lowercase();
+/// The candidate nearest to what was `typed`, if any is near enough to be a slip of the fingers.
+/// That itself is not what was meant, even where it is a candidate, as a link that leads nowhere.
+pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong = typed.to_lowercase();
     let slips = (wrong.chars().count() / 3).max(1);
     candidates
         .into_iter()
+        .filter(|name| *name != typed)
         .map(|name| {
             let lower = name.to_lowercase();
             (

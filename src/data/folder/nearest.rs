@@ -45,5 +45,8 @@ mod tests {
         assert_eq!(near("pictrues/dogs").as_deref(), Some("pictures"));
         assert_eq!(near("pictures/emoji"), None);
         assert_eq!(near("pictures/stamps"), None);
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
+        assert_eq!(near("link"), None, "the name is right, and what it leads to is missing");
     }
 }
