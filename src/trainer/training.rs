@@ -142,9 +142,9 @@ impl Training<'_> {
         if (done >= total || ending.is_some()) && metadata.status != Status::Completed {
             // Its process ended between the last checkpoint and the end: what is left is to put
             // things in order.
-            let reason =
-                format!("run {}: trained, {}", run.number, unfinished_reason(&run, &metadata));
-            return StageState::Partial { done: done.min(total), total, reason }.into();
+            let (trained, why) = (trained(done, total), unfinished_reason(&run, &metadata));
+            let reason = format!("run {}: {trained}, {why}", run.number);
+            return StageState::Partial { done, total: total.max(done), reason }.into();
         }
         let said = finished_early(&metadata)
             .filter(|_| total <= metadata.epochs && !is_ended_by_rule(&metadata))
@@ -157,7 +157,7 @@ impl Training<'_> {
                 |best: &CheckpointRecord| !run.best().exists() && !run.file_of(best).is_dir();
             if metadata.best_checkpoint.as_ref().is_some_and(is_gone) {
                 let reason = format!("run {}: best.ckpt is gone", run.number);
-                return StageState::Partial { done: done.min(total), total, reason }.into();
+                return StageState::Partial { done, total: total.max(done), reason }.into();
             }
             let reason = self.why_done(o, &run, &metadata, done, early);
             let artifact = Some(Checkpoints::of_run(run, metadata).artifact());
@@ -250,8 +250,8 @@ impl Training<'_> {
             )
         } else if done > total {
             format!(
-                "run {number}{whose}{place} was trained for {done} epochs, more than the {total} asked for: it is handed \
-                 on as it is; `--force` trains a new run"
+                "run {number}{whose}{place} was {}: it is handed on as it is; `--force` trains a new run",
+                trained(done, total)
             )
         } else {
             format!("up to date, run {number}{whose}{place}")
@@ -326,11 +326,20 @@ impl Training<'_> {
         let done = metadata.history.last().map_or(untold, |last| last.epoch);
         let trained = match early {
             Some(why) if done < epochs => format!("{done} of {epochs} epochs ({why})"),
-            _ => number_text::counted(epochs, "epoch"),
+            _ => number_text::counted(epochs.max(done), "epoch"),
         };
         let summary = format!("run {}, {trained}{best}", run.number);
         let artifact = Checkpoints::of_run(run.clone(), metadata.clone()).artifact();
         Outcome { artifact: Some(artifact), summary, next }
+    }
+}
+
+/// How far a run is trained that has all epochs which are asked for.
+fn trained(done: u64, total: u64) -> String {
+    if done > total {
+        format!("trained for {done} epochs, more than the {total} asked for")
+    } else {
+        "trained".to_owned()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::project::{Project, TINY, all_tensors};
+use crate::project::{Project, TINY, all_tensors, send};
 
 const BASE: &str = "checkpoints/base_training";
 const RUN: &str = "checkpoints/base_training/run_001";
@@ -199,6 +199,25 @@ fn fewer_epochs_than_a_run_has_are_told() {
     assert!(plan(&project, &["--epochs", "1"]).contains(told));
     project.pipe(&["run", "p.yaml", "--epochs", "1"]).succeeds().says(told);
     assert_eq!(project.metadata(RUN)["epochs"], 3);
+}
+
+#[test]
+fn fewer_epochs_than_a_stopped_run_has_are_told() {
+    let project = Project::new();
+    let mut child = project.start(&["run", "p.yaml", "--epochs", "4000"]);
+    let epochs = || project.metadata(RUN)["history"].as_array().map_or(0, Vec::len);
+    let file = project.path(&format!("{RUN}/metadata.json"));
+    while !file.exists() || epochs() < 4 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    send(&child, "INT");
+    child.wait().unwrap();
+    let trained = epochs();
+    let told = format!("trained for {trained} epochs, more than the 2 asked for");
+    assert!(plan(&project, &["--epochs", "2"]).contains(&told));
+    let ran = project.pipe(&["run", "p.yaml", "--epochs", "2"]).succeeds();
+    ran.says(&told).says(&format!("run 001, {trained} epochs"));
+    assert_eq!(epochs(), trained);
 }
 
 #[test]
