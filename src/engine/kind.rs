@@ -3,8 +3,8 @@
 //! the tests.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
@@ -297,6 +297,18 @@ impl RunContext<'_> {
     /// stamp has changed.
     pub fn if_unchanged(&self, output: &Output) -> Option<Output> {
         output.if_unchanged(&self.root, self.formats)
+    }
+
+    /// Notes that the stage puts files into a place of the project, a file or a folder. So they are
+    /// known as its own, whichever way it ends, until it notes what it made.
+    pub fn note_place(&self, place: &Path) -> Result<(), StageError> {
+        self.journal.place(&self.stage, place)
+    }
+
+    /// Where the stage has put files: what it noted, and what it made.
+    pub fn own_places(&self) -> BTreeSet<PathBuf> {
+        let made = self.made.iter().flat_map(|made| &made.outputs).map(|o| o.path.clone());
+        self.journal.places(&self.stage).into_iter().chain(made).map(PathBuf::from).collect()
     }
 
     /// Notes what the stage makes, so that it knows tomorrow whether its files are its own and up

@@ -45,7 +45,16 @@ pub struct CheckpointResult {
     pub digest: String,
     /// By name; none where the stage makes other things than numbers.
     pub metrics: BTreeMap<String, f64>,
+    /// Digest of the files that were made of it, by which they are told from those of another run in
+    /// their place. `None` in results of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<String>,
     pub made_at: DateTime<Utc>,
+}
+
+/// The metrics that stand for themselves. Those with a `/` in their names are details of others.
+pub fn main_metrics(all: &BTreeMap<String, f64>) -> impl Iterator<Item = (&String, &f64)> {
+    all.iter().filter(|(name, _)| !name.contains('/'))
 }
 
 impl CheckpointResults {
@@ -109,12 +118,17 @@ impl CheckpointResults {
         Ok(atomic::write(run.disk(), &path, |out| out.write_all(text.as_bytes()))?)
     }
 
-    /// Adds what was found out about a checkpoint.
-    pub fn push(&mut self, checkpoint: &CheckpointRecord, metrics: BTreeMap<String, f64>) {
+    /// Adds what was found out about a checkpoint. `files`: digest of those that were made of it.
+    pub fn push(
+        &mut self,
+        checkpoint: &CheckpointRecord,
+        metrics: BTreeMap<String, f64>,
+        files: Option<String>,
+    ) {
         let CheckpointRecord { epoch, digest, .. } = checkpoint;
         self.checkpoints.retain(|c| c.epoch != *epoch);
-        let (epoch, digest) = (*epoch, digest.clone());
-        self.checkpoints.push(CheckpointResult { epoch, digest, metrics, made_at: Utc::now() });
+        let (epoch, digest, made_at) = (*epoch, digest.clone(), Utc::now());
+        self.checkpoints.push(CheckpointResult { epoch, digest, metrics, files, made_at });
         self.checkpoints.sort_by_key(|c| c.epoch);
     }
 
@@ -126,8 +140,9 @@ impl CheckpointResults {
 
     /// The main metrics of one, by their names among those of the run.
     fn named(&self, result: &CheckpointResult) -> BTreeMap<String, f64> {
-        let main = result.metrics.iter().filter(|(metric, _)| !metric.contains('/'));
-        main.map(|(metric, value)| (format!("{}.{metric}", self.name), *value)).collect()
+        main_metrics(&result.metrics)
+            .map(|(metric, value)| (format!("{}.{metric}", self.name), *value))
+            .collect()
     }
 }
 

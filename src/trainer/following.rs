@@ -2,6 +2,7 @@
 //! which ones are still to be looked at, and what becomes of what was found out.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,14 +10,15 @@ use pipe_core::ids::StageId;
 use pipe_core::progress::Event;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::{
-    Artifact, DependencyMode, Failure, InspectContext, Judge, Reference, RunContext, StageError,
-    Upstream,
+    Artifact, DependencyMode, Failure, Judge, Reference, RunContext, StageError, Upstream,
 };
 use pipe_runs::{
-    CheckpointManager, CheckpointRecord, CheckpointResults, Metadata, Run, Runs, Status,
+    CheckpointManager, CheckpointRecord, CheckpointResult, CheckpointResults, Metadata, Run, Runs,
+    Status, main_metrics,
 };
 
 use crate::artifacts::{CHECKPOINT, CheckpointFile, Checkpoints, checkpoint_reference};
+use crate::epoch_places::{EpochFiles, EpochPlaces, digest_on_disk};
 
 /// The setting of a stage that looks at each checkpoint.
 pub const EACH_CHECKPOINT: &str = "each_checkpoint";
@@ -48,67 +50,128 @@ pub fn judge_of(monitor: &str) -> Option<Judge> {
     Some(Judge { key: "checkpoint.monitor", stage: stage.to_owned(), advice })
 }
 
+/// What a stage finds out about a checkpoint.
+pub struct Looked {
+    /// By name. Those that are no finite numbers are left out.
+    pub metrics: BTreeMap<String, f64>,
+    /// The files that it made, relative to the project.
+    pub files: Vec<PathBuf>,
+}
+
 /// A training with what was found out about its checkpoints.
-pub struct Followed {
+pub struct Followed<'a> {
     pub run: Run,
     pub metadata: Metadata,
     pub results: CheckpointResults,
     /// The run, which this process has put in order and still holds.
     pub manager: CheckpointManager,
+    made: EpochFiles<'a>,
 }
 
-impl Followed {
+impl Followed<'_> {
     /// What was found out about the best checkpoint; about the newest where there is no best one.
     pub fn of_best(&self) -> Option<(u64, &BTreeMap<String, f64>)> {
-        let Metadata { best_checkpoint, checkpoints, .. } = &self.metadata;
-        let best = best_checkpoint.as_ref().or_else(|| checkpoints.last())?;
-        Some((best.epoch, &self.results.of(best)?.metrics))
+        let best = of_best(&self.metadata, &self.results)?;
+        Some((best.epoch, &best.metrics))
     }
 
-    /// The epochs that were looked at.
-    pub fn epochs(&self) -> impl Iterator<Item = u64> + '_ {
-        self.results.checkpoints.iter().map(|c| c.epoch)
+    /// How many checkpoints were looked at.
+    pub fn count(&self) -> usize {
+        self.results.checkpoints.len()
+    }
+
+    /// The files that were made of the run's checkpoints and are there, by epoch.
+    pub fn files(&self) -> &BTreeMap<u64, Vec<PathBuf>> {
+        &self.made.files
+    }
+
+    /// Whether the stage may write to a place over what stands there: see [`follow`].
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn claim(&self, context: &RunContext, place: &Path) -> Result<bool, StageError> {
+        self.made.claim(context, place)
+    }
+
+    /// Removes files that the stage made of checkpoints of other runs: the places are those of this
+    /// one now.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn remove_others(&self) -> Result<(), StageError> {
+        self.made.remove_others()
+    }
+}
+
+/// What was found out about the best checkpoint; about the newest where there is no best one.
+pub(crate) fn of_best<'a>(
+    metadata: &Metadata,
+    results: &'a CheckpointResults,
+) -> Option<&'a CheckpointResult> {
+    let Metadata { best_checkpoint, checkpoints, .. } = metadata;
+    results.of(best_checkpoint.as_ref().or_else(|| checkpoints.last())?)
+}
+
+/// A run that is followed.
+struct Open<'a> {
+    run: Run,
+    results: CheckpointResults,
+    made: EpochFiles<'a>,
+}
+
+impl Open<'_> {
+    /// Looks at a checkpoint, and notes what was found out and made.
+    fn look(
+        &mut self,
+        context: &RunContext,
+        record: &CheckpointRecord,
+        file: &CheckpointFile,
+        look: &mut impl FnMut(&CheckpointFile, bool) -> Result<Looked, StageError>,
+    ) -> Result<(), StageError> {
+        let Self { run, results, made } = self;
+        let place = made.places.place(file.epoch);
+        let is_own = made.claim(context, &place)?;
+        let Looked { metrics, files } = look(file, is_own)?;
+        context.note_place(&place)?;
+        let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
+        results.push(record, finite.collect(), digest_on_disk(made.root(), &files));
+        results.save(run)?;
+        made.files.insert(file.epoch, files);
+        Ok(())
     }
 }
 
 /// Looks at each checkpoint of the training that the input `from` names, oldest first, until that has
-/// ended and all were looked at. `look` finds out about one: metrics by name, of which those that
-/// are no finite numbers are left out. `stands`: whether all is there that was made of an epoch's.
+/// ended and all were looked at. `look` finds out about one. It is told whether what stands in the
+/// epoch's place is the stage's own, and may be written over without a look at it.
 ///
 /// # Errors
 /// What `look` says; the training failed; a signal came; the stage keeps no runs.
-pub fn follow(
+pub fn follow<'a>(
     context: &RunContext,
     from: &str,
-    stands: impl Fn(u64) -> bool,
-    mut look: impl FnMut(&CheckpointFile) -> Result<BTreeMap<String, f64>, StageError>,
-) -> Result<Followed, StageError> {
+    places: &'a dyn EpochPlaces,
+    mut look: impl FnMut(&CheckpointFile, bool) -> Result<Looked, StageError>,
+) -> Result<Followed<'a>, StageError> {
     let source = Source::of(context, from)?;
-    let mut open: Option<(Run, CheckpointResults)> = None;
+    let mut open: Option<Open> = None;
     let mut is_forced = context.request.force;
     loop {
         // Asked before the checkpoints are listed: of a training that has ended all are there.
         let upstream = context.upstream(from);
-        if let Some(run) = source.run(&upstream, open.as_ref().map(|(run, _)| run))
-            && open.as_ref().is_none_or(|(before, _)| *before != run)
+        if let Some(run) = source.run(&upstream, open.as_ref().map(|open| &open.run))
+            && open.as_ref().is_none_or(|before| before.run != run)
         {
             let mut results = source.results(&run, std::mem::take(&mut is_forced))?;
-            if let Ok(metadata) = run.metadata() {
-                let kept: Vec<u64> = metadata.checkpoints.iter().map(|c| c.epoch).collect();
-                results.checkpoints.retain(|c| stands(c.epoch) || !kept.contains(&c.epoch));
-            }
-            open = Some((run, results));
+            let mut made = EpochFiles::of(context, places);
+            made.compare(&mut results, run.metadata().ok().as_ref());
+            open = Some(Open { run, results, made });
         }
-        if let Some((run, results)) = &mut open
-            && let Some((record, file)) = next(run, results)?
+        if let Some(open) = &mut open
+            && let Some((record, file)) = next(&open.run, &open.results)?
         {
-            match look(&file) {
-                Ok(metrics) => {
-                    let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
-                    results.push(&record, finite.collect());
-                    results.save(run)?;
-                    tell(context, run, results, &file);
-                }
+            match open.look(context, &record, &file, &mut look) {
+                Ok(()) => tell(context, &open.run, &open.results, &file),
                 // Another process removed it, which does not know that it is waited for.
                 Err(_) if !file.path.exists() => {}
                 Err(error) => return Err(error),
@@ -125,18 +188,18 @@ pub fn follow(
                 Some(Upstream::Failed(why)) => return Err(StageError::new(Failure::Input, why)),
             },
             Upstream::Failed(why) => {
-                let count = open.as_ref().map_or(0, |(_, results)| results.checkpoints.len());
+                let count = open.as_ref().map_or(0, |open| open.results.checkpoints.len());
                 let text = format!("{why}; {count} of its checkpoints were looked at");
                 return Err(StageError::new(Failure::Input, text));
             }
         }
         context.stop.sleep(LOOK);
     }
-    let Some((run, results)) = open else {
+    let Some(Open { run, results, made }) = open else {
         return Err(StageError::setting(format!("stage {} has no checkpoint", source.id)).at(from));
     };
     let manager = settled(context, &source, &run)?;
-    Ok(Followed { metadata: run.metadata()?, run, results, manager })
+    Ok(Followed { metadata: run.metadata()?, run, results, manager, made })
 }
 
 /// Tells what was found out about a checkpoint, and whether it is the best by that.
@@ -157,7 +220,7 @@ pub fn judged(
     metrics: &BTreeMap<String, f64>,
 ) -> Event {
     let path = file.path.strip_prefix(&context.root).unwrap_or(&file.path);
-    let main = metrics.iter().filter(|(name, _)| !name.contains('/'));
+    let main = main_metrics(metrics);
     let metrics = main.map(|(name, value)| (name.clone(), *value)).collect();
     Event::Judged { file: path.display().to_string(), position: file.epoch, metrics }
 }
@@ -291,58 +354,4 @@ fn metrics_name(graph: &Graph, stage: &StageId, source: &StageId) -> String {
 fn run_of(artifact: &Artifact) -> Option<Run> {
     let checkpoints: Arc<Checkpoints> = artifact.get()?;
     checkpoints.run().cloned()
-}
-
-/// Why a stage that looks at each checkpoint of the training that the input `from` names has something
-/// to do, if it has. `is_noted`: whether the stage's record has what it made of an epoch's, which it
-/// gets once all were looked at and the best one is chosen.
-pub fn why_open(o: &InspectContext, from: &str, is_noted: impl Fn(u64) -> bool) -> Option<String> {
-    match followed_state(o, from) {
-        Some(state) => state.reason(is_noted),
-        None => Some("its training goes on".to_owned()),
-    }
-}
-
-/// How many results go where a stage looks anew at each checkpoint of the training that the input
-/// `from` names, since those checkpoints are gone.
-pub fn lost_results(o: &InspectContext, from: &str) -> usize {
-    let checkpoints = o.inputs.get(from).and_then(Artifact::get::<Checkpoints>);
-    let Some(Checkpoints::Run { run, metadata }) = checkpoints.as_deref() else { return 0 };
-    let Some(results) = CheckpointResults::load(run, o.pipeline, o.stage) else { return 0 };
-    let stands = |epoch: u64| {
-        metadata.checkpoints.iter().any(|c| c.epoch == epoch && run.file_of(c).exists())
-    };
-    results.checkpoints.iter().filter(|seen| !stands(seen.epoch)).count()
-}
-
-/// How the checkpoints of the training stand. `None`: it has not come to its end.
-fn followed_state(o: &InspectContext, from: &str) -> Option<FollowState> {
-    let checkpoints: Arc<Checkpoints> = o.inputs.get(from)?.get()?;
-    let Checkpoints::Run { run, metadata } = &*checkpoints else { return None };
-    let results = CheckpointResults::load(run, o.pipeline, o.stage)
-        .filter(|results| results.identity == o.identity);
-    let is_seen = |c: &&CheckpointRecord| results.as_ref().is_some_and(|r| r.of(c).is_some());
-    let standing = metadata.checkpoints.iter().filter(|c| run.file_of(c).exists());
-    let unseen = standing.clone().filter(|c| !is_seen(c)).count();
-    let standing = standing.map(|c| c.epoch).collect();
-    Some(FollowState { unseen, standing })
-}
-
-/// How the checkpoints of a training stand.
-struct FollowState {
-    /// How many were not looked at.
-    unseen: usize,
-    /// The epochs of all.
-    standing: Vec<u64>,
-}
-
-impl FollowState {
-    fn reason(&self, is_noted: impl Fn(u64) -> bool) -> Option<String> {
-        let (unseen, total) = (self.unseen, self.standing.len());
-        if unseen > 0 {
-            return Some(format!("{unseen} of {total} checkpoints not looked at yet"));
-        }
-        let is_open = self.standing.iter().any(|epoch| !is_noted(*epoch));
-        is_open.then(|| "it ended before the best checkpoint was chosen".to_owned())
-    }
 }

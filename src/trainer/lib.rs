@@ -33,6 +33,8 @@ pub mod artifacts;
 pub mod aside;
 mod branching;
 mod budget;
+pub mod epoch_places;
+pub mod follow_state;
 pub mod following;
 mod forecast;
 mod later;

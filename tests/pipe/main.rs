@@ -9,6 +9,7 @@ mod bench;
 mod browser;
 mod budgets;
 mod chain;
+mod changed_back;
 mod changed_settings;
 mod check_formats;
 mod checkpoint_file;

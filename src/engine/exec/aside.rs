@@ -1,7 +1,7 @@
 //! Carries out a stage aside. Nothing of it is recorded, no event is written down, and no hook hears
 //! of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use pipe_core::failure::{Failure, StageError};
 use pipe_core::ids::StageId;
@@ -55,6 +55,7 @@ pub fn run_aside(
             gpu: None,
             made: None,
             before: None,
+            places: BTreeSet::new(),
             aside,
         };
         let adjustment = Adjustment { micro_batch_splits: splits, ..Adjustment::default() };

@@ -1,7 +1,7 @@
 //! One stage from its beginning to its end: attempts, the waits between them, the time limit,
 //! panics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -43,6 +43,8 @@ pub(super) struct Begin<'a> {
     pub made: Option<Outputs>,
     /// See [`Record::before`].
     pub before: Option<OutputBaseline>,
+    /// See [`Record::places`].
+    pub places: BTreeSet<String>,
     /// A part of a run that is done once more, elsewhere.
     pub aside: Option<Aside>,
 }
@@ -62,7 +64,7 @@ pub(super) fn carry_out(
         Record::begun(pipeline, id, &begin.stage.kind, action, reason, begin.made.clone());
     (record.micro_batch_splits, record.progress, record.job) =
         (begin.micro_batch_splits, begin.progress, execution.job);
-    record.before = begin.before.clone();
+    (record.before, record.places) = (begin.before.clone(), begin.places.clone());
     record.until = begin.round.as_ref().map(|round| round.until);
     record.runs = begin.stage.stage.runs();
     let started = Instant::now();
@@ -79,6 +81,7 @@ pub(super) fn carry_out(
                 (record.score, record.next) =
                     (next.as_ref().and_then(|n| n.score), next.map(|n| n.command));
                 record.before = None;
+                record.places.clear();
             })?;
             journal.event(id, &Event::Finished { summary, seconds });
         }

@@ -1,7 +1,8 @@
 //! Writes down what happens while it happens: `.pipe/events.jsonl`, a line an event, what
 //! programs print, and the record of each stage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::Utc;
@@ -102,6 +103,22 @@ impl<'a> Journal<'a> {
             self.update(stage, |_| {})?;
         }
         Ok(now)
+    }
+
+    /// Notes that a stage puts files into a place: see [`Record::places`].
+    pub(crate) fn place(&self, stage: &StageId, place: &Path) -> Result<(), StageError> {
+        let place = place.display().to_string();
+        if self.places(stage).contains(&place) {
+            return Ok(());
+        }
+        self.update(stage, |record| {
+            record.places.insert(place);
+        })
+    }
+
+    /// Where a stage has put files since it last ended well.
+    pub(crate) fn places(&self, stage: &StageId) -> BTreeSet<String> {
+        self.records().get(stage).map(|record| record.places.clone()).unwrap_or_default()
     }
 
     /// Passes an event on, and keeps nothing of it: it is about this process, and not about the stage,

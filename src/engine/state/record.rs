@@ -1,7 +1,7 @@
 //! What the engine remembers of each stage: how it was last left, and what it made. One JSON file a
 //! stage, `.pipe/records/PIPELINE/STAGE.json`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -77,6 +77,10 @@ pub struct Record {
     /// well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<OutputBaseline>,
+    /// Where it has put files since it last ended well, relative to the project: what stands there is
+    /// its own, though it is not among what it made.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub places: BTreeSet<String>,
 }
 
 /// Files that stood in the place of a stage's outputs before it ran.
@@ -163,6 +167,7 @@ impl Record {
             job: None,
             made,
             before: None,
+            places: BTreeSet::new(),
         }
     }
 
@@ -223,6 +228,7 @@ impl Record {
         let outside = made
             .map(|output| &output.path)
             .chain(before)
+            .chain(&self.places)
             .find(|path| !is_inside_project(Path::new(path)));
         match outside {
             Some(path) => Err(format!("it speaks of {path:?}, which is outside of the project")),

@@ -50,7 +50,7 @@ fn a_record_is_found_where_earlier_versions_had_it() {
 fn a_record_speaks_of_files_of_its_project_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (root, stage) = (&ProjectRoot::from(folder.path()), StageId::new("best").unwrap());
-    let with = |output: &str, input: &str, before: &str| {
+    let with = |output: &str, input: &str, before: &str, place: &str| {
         let made = Outputs {
             identity: "sha256:1".into(),
             manifest: BTreeMap::new(),
@@ -64,15 +64,22 @@ fn a_record_speaks_of_files_of_its_project_alone() {
         let before =
             OutputBaseline { run: String::new(), files: [(before.to_owned(), stamp)].into() };
         let record = Record::begun("p", &stage, "command", "run".into(), String::new(), Some(made));
-        let record = Record { before: Some(before), ..record };
+        let places = [place.to_owned()].into();
+        let record = Record { before: Some(before), places, ..record };
         record.save(root, &stage).unwrap();
         let whole = Record::whole(&path(root, "p", &stage));
         assert_eq!(Record::load(root, "p", &stage).is_some(), whole.is_ok());
         whole.err()
     };
-    assert_eq!(with("a", "./b/c", "d e"), None);
+    assert_eq!(with("a", "./b/c", "d e", "f"), None);
     for out in ["/etc/passwd", "../a", "a/../../b", ""] {
-        for error in [with(out, "b", "c"), with("a", out, "c"), with("a", "b", out)] {
+        let all = [
+            with(out, "b", "c", "d"),
+            with("a", out, "c", "d"),
+            with("a", "b", out, "d"),
+            with("a", "b", "c", out),
+        ];
+        for error in all {
             assert!(error.unwrap().contains("outside of the project"), "{out}");
         }
     }

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use pipe_engine::state::Record;
 use pipe_fs::ProjectRoot;
-use pipe_runs::{ChangeRecord, EpochRecord, Labels, Metadata, Run, Runs};
+use pipe_runs::{ChangeRecord, EpochRecord, Labels, Metadata, Run, Runs, main_metrics};
 use pipe_train::checkpoint::BASE_FILE;
 use serde_json::Value;
 
@@ -213,7 +213,7 @@ pub fn join_metrics(stages: &[StageNode], runs: &mut [RunData]) {
             Some((checkpoint.epoch as f64, &mut run.curves))
         });
         let Some((epoch, curves)) = found else { continue };
-        for (metric, value) in metrics.0.iter().filter(|(name, _)| !name.contains('/')) {
+        for (metric, value) in main_metrics(&metrics.0) {
             let curve = curves.entry(format!("{}.{metric}", status.stage.declared())).or_default();
             if value.is_finite() && curve.iter().all(|(at, _)| *at != epoch) {
                 curve.push((epoch, *value));

@@ -40,7 +40,7 @@ fn look(run: &Run, stage: &StageId, fid: &[f64]) -> bool {
     let Some(next) = all.iter().find(|c| results.of(c).is_none()) else { return false };
     let fid = fid[next.epoch as usize - 1];
     let metrics = BTreeMap::from([("fid".to_owned(), fid), ("fid/detail".to_owned(), 1.0)]);
-    results.push(next, metrics);
+    results.push(next, metrics, None);
     results.save(run).unwrap();
     true
 }
@@ -174,7 +174,7 @@ fn a_stage_of_another_pipeline_decides_nothing_here() {
     save(&mut keeper, 1, 0.5);
     let mut theirs = CheckpointResults::new("other", &quality, "quality", "sha256:q");
     let metrics = BTreeMap::from([("fid".to_owned(), 0.1)]);
-    theirs.push(&run.metadata().unwrap().checkpoints[0], metrics);
+    theirs.push(&run.metadata().unwrap().checkpoints[0], metrics, None);
     theirs.save(&run).unwrap();
     assert!(!run.metadata().unwrap().checkpoints[0].metrics.contains_key(MONITOR));
     save(&mut keeper, 2, 0.5);

@@ -7,17 +7,19 @@ use pipe_engine::kind::{RunContext, StageError};
 use pipe_fs::atomic;
 
 /// Writes a file that a stage makes. One that stands there, has another content and was not made by
-/// the stage is moved aside, with a word: it may be all that somebody has.
+/// the stage is moved aside, with a word: it may be all that somebody has. `is_own`: the stage made
+/// it, whatever its record says.
 pub(super) fn write_result(
     context: &RunContext,
     file: &Path,
     bytes: &[u8],
+    is_own: bool,
 ) -> Result<(), StageError> {
     let (disk, target) = (context.root.disk(), context.root.join(file));
     atomic::create_folder(disk, target.parent().unwrap_or(&context.root))?;
     atomic::remove_temporary_files_for(disk, &target);
-    let made = context.made.iter().flat_map(|made| &made.outputs);
-    let is_own = made.map(|output| Path::new(&output.path)).any(|own| own == file);
+    let mut made = context.made.iter().flat_map(|made| &made.outputs);
+    let is_own = is_own || made.any(|output| Path::new(&output.path) == file);
     if !is_own && target.is_file() && std::fs::read(&target).is_ok_and(|there| there != bytes) {
         let aside = free_name(&target);
         atomic::put_in_place(disk, &target, &aside)?;
@@ -68,4 +70,15 @@ pub(super) fn no_checkpoint(from: &str) -> StageError {
          longer, or leave that out"
     ))
     .at("from")
+}
+
+/// The file of that name, or those in the folder of that name. Relative to the project.
+pub(super) fn files_of(root: &Path, path: PathBuf) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(root.join(&path)) else {
+        return if root.join(&path).is_file() { vec![path] } else { Vec::new() };
+    };
+    let mut inside: Vec<PathBuf> =
+        entries.flatten().map(|entry| path.join(entry.file_name())).collect();
+    inside.sort();
+    inside.into_iter().flat_map(|path| files_of(root, path)).collect()
 }

@@ -130,7 +130,7 @@ impl Stage for SampleStage {
                 StageError::setting(format!("stage {} has no checkpoint", s.from)).at("from")
             );
         };
-        let Written { files, inputs, summary } = self.sample(context, &file, &s.to)?;
+        let Written { files, inputs, summary } = self.sample(context, &file, &s.to, false)?;
         self.record(context, &files, inputs)?;
         Ok(Outcome { artifact: None, summary, next: None })
     }
@@ -189,12 +189,13 @@ impl SampleStage {
         Ok(state.into())
     }
 
-    /// Samples from one checkpoint. `to`: relative to the project.
+    /// Samples from one checkpoint. `to`: relative to the project; `is_own`: see [`write_result`].
     pub(super) fn sample(
         &self,
         context: &RunContext,
         file: &CheckpointFile,
         to: &Path,
+        is_own: bool,
     ) -> Result<Written, StageError> {
         let s = &self.settings;
         let device = device::resolve(s.device, GpuAssignment::of(context))
@@ -217,7 +218,7 @@ impl SampleStage {
         }
         let sampled = Sampled { opened: &opened, guide: guiding.as_ref(), file: guide.as_ref() };
         let (files, summary) = match &s.seeds {
-            None => self.grid(context, &sampled, &device, to)?,
+            None => self.grid(context, &sampled, &device, to, is_own)?,
             Some(seeds) => self.pictures(seeds, context, &sampled, &device, to)?,
         };
         Ok(Written { files, inputs: sampled.inputs(context)?, summary })
@@ -262,6 +263,7 @@ impl SampleStage {
         sampled: &Sampled,
         device: &Device,
         to: &Path,
+        is_own: bool,
     ) -> Result<(Vec<PathBuf>, String), StageError> {
         let s = &self.settings;
         let request = GridRequest {
@@ -277,7 +279,7 @@ impl SampleStage {
         let grid = request.sample(sampled.view(), device, after)?;
         let grid = unless_stopped(context, grid)?;
         let format = Format::of(to).map_err(StageError::setting)?;
-        write_result(context, to, &format.encode(&grid.render())?)?;
+        write_result(context, to, &format.encode(&grid.render())?, is_own)?;
         let classes = sampled.opened.config.num_classes();
         let part = request.class_subset(classes).map(|part| format!(" of {part}"));
         let summary = format!("{} images{}: {}", s.n, part.unwrap_or_default(), to.display());

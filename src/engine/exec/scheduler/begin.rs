@@ -129,6 +129,7 @@ impl Scheduler<'_, '_> {
                 ));
             }
             node.made = record.made;
+            node.places = record.places;
             node.baseline = record.before.filter(|_| record.status != Status::Completed);
         }
         Ok((anew, action, reason))
@@ -188,6 +189,7 @@ impl Scheduler<'_, '_> {
             gpu,
             made: node.made.clone(),
             before: node.baseline.clone(),
+            places: node.places.clone(),
             aside: None,
         };
         let (execution, journal, end) = (self.execution, self.journal, self.ended.0.clone());

@@ -1,7 +1,7 @@
 //! A stage of the plan as the scheduler sees it, and all of them as they are before the first one
 //! begins.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use pipe_core::Status;
 use pipe_core::ids::StageId;
@@ -51,6 +51,8 @@ pub(super) struct Node<'a> {
     pub micro_batch_splits: u32,
     /// See [`Record::before`].
     pub baseline: Option<OutputBaseline>,
+    /// See [`Record::places`].
+    pub places: BTreeSet<String>,
     /// Its record does not say that it was completed.
     pub unsettled: bool,
     /// See [`InspectedStage::confirmed`].
@@ -118,6 +120,7 @@ pub(super) fn nodes<'a>(
             made: None,
             micro_batch_splits: 0,
             baseline: None,
+            places: BTreeSet::new(),
             unsettled,
             confirmed,
             has_run: false,

@@ -33,6 +33,8 @@ pub(super) struct Judge<'a> {
     pub settings: &'a EvaluateSettings,
     /// For what is found, relative to the project.
     pub folder: &'a Path,
+    /// Whether what stands in it is the stage's own, whatever its record says.
+    pub is_own: bool,
     pub sampler: Sampler,
     pub context: &'a RunContext<'a>,
     pub model: SamplingModel,
@@ -64,7 +66,7 @@ impl Judge<'_> {
             }
         }
         let metrics = Metrics(metrics);
-        write_metrics(self.context, self.folder, &metrics)?;
+        write_metrics(self.context, self.folder, &metrics, self.is_own)?;
         Ok((metrics, files))
     }
 
@@ -151,7 +153,7 @@ impl Judge<'_> {
         let sheet = nearest_sheet(title, pictures, &found, self.dataset)?;
         let bytes = Format::of(Path::new(SHEET_FILE)).map_err(StageError::setting)?;
         let bytes = bytes.encode(&sheet.render())?;
-        write_result(self.context, &self.folder.join(SHEET_FILE), &bytes)
+        write_result(self.context, &self.folder.join(SHEET_FILE), &bytes, self.is_own)
     }
 
     fn nearest_of(
@@ -167,15 +169,16 @@ impl Judge<'_> {
     }
 }
 
-/// Writes what was found into a folder of the project.
+/// Writes what was found into a folder of the project: see [`write_result`].
 pub(super) fn write_metrics(
     context: &RunContext,
     folder: &Path,
     found: &Metrics,
+    is_own: bool,
 ) -> Result<(), StageError> {
     let text = serde_json::to_string_pretty(&found.0);
     let text = text.map_err(|e| StageError::new(Failure::Bug, e.to_string()))? + "\n";
-    write_result(context, &folder.join(METRICS_FILE), text.as_bytes())
+    write_result(context, &folder.join(METRICS_FILE), text.as_bytes(), is_own)
 }
 
 fn mean(found: &[Nearest]) -> f64 {

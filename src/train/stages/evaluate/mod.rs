@@ -20,7 +20,10 @@ use pipe_engine::kind::{
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::atomic;
-use pipe_trainer::following::{follow, judged, lost_results, source_reference, why_open};
+use pipe_runs::main_metrics;
+use pipe_trainer::epoch_places::{EpochPlaces, epoch_below, epoch_name};
+use pipe_trainer::follow_state::{lost_results, why_open};
+use pipe_trainer::following::{Looked, follow, judged, source_reference};
 use serde_json::Value;
 
 use self::judge::{Judge, METRICS_FILE, PICTURES, SHEET_FILE, write_metrics};
@@ -28,7 +31,7 @@ use self::settings::{EvaluateSettings, Metric, RealImages};
 use super::artifacts::{
     CheckpointFile, CheckpointPreview, Checkpoints, JudgePreview, dataset_reference,
 };
-use super::result_files::{no_checkpoint, remove_former};
+use super::result_files::{files_of, no_checkpoint, remove_former};
 use super::{lint, lora};
 use crate::architecture::Architectures;
 use crate::checkpoint;
@@ -167,12 +170,10 @@ impl Stage for EvaluateStage {
             Ok(metrics) => metrics,
             Err(reason) => return Ok(StageState::absent(reason).into()),
         };
-        if self.settings.each_checkpoint {
-            let file = |epoch| self.of_epoch(epoch).join(METRICS_FILE);
-            let is_noted = |epoch| made.outputs.iter().any(|o| Path::new(&o.path) == file(epoch));
-            if let Some(reason) = why_open(o, "from", is_noted) {
-                return Ok(StageState::absent(reason).into());
-            }
+        if self.settings.each_checkpoint
+            && let Some(reason) = why_open(o, "from", self, |best| best.metrics == metrics.0)
+        {
+            return Ok(StageState::absent(reason).into());
         }
         o.confirm(Outputs { outputs: standing, ..made.clone() });
         let reason = format!("up to date, {}", self.shown(&metrics));
@@ -190,7 +191,7 @@ impl Stage for EvaluateStage {
                 StageError::setting(format!("stage {} has no checkpoint", s.from)).at("from")
             );
         };
-        let (metrics, files) = self.judge(context, &file, &s.to)?;
+        let (metrics, files) = self.judge(context, &file, &s.to, false)?;
         let files: Vec<PathBuf> = files.iter().map(|file| s.to.join(file)).collect();
         self.record(context, &files)?;
         context.event(judged(context, &file, &metrics.0));
@@ -199,13 +200,43 @@ impl Stage for EvaluateStage {
     }
 }
 
+impl EpochPlaces for EvaluateStage {
+    fn place(&self, epoch: u64) -> PathBuf {
+        self.settings.to.join(epoch_name(epoch))
+    }
+
+    fn epoch_of(&self, file: &Path) -> Option<u64> {
+        epoch_below(&self.settings.to, file)
+    }
+
+    fn there(&self, root: &Path, epoch: u64) -> Vec<PathBuf> {
+        let sheet = self.settings.has(Metric::Nearest).then_some(SHEET_FILE);
+        let names = [METRICS_FILE].into_iter().chain(sheet);
+        let files: Vec<PathBuf> = names.map(|name| self.place(epoch).join(name)).collect();
+        let is_whole = files.iter().all(|file| root.join(file).is_file());
+        if is_whole { files } else { Vec::new() }
+    }
+
+    fn left(&self, root: &Path, epoch: u64) -> Vec<PathBuf> {
+        let place = self.place(epoch);
+        let pictures = files_of(root, place.join(PICTURES));
+        [METRICS_FILE, SHEET_FILE]
+            .map(|name| place.join(name))
+            .into_iter()
+            .chain(pictures)
+            .collect()
+    }
+}
+
 impl EvaluateStage {
     /// Finds out about one checkpoint. The files that were written are relative to the folder.
+    /// `is_own`: see [`Judge::is_own`].
     fn judge(
         &self,
         context: &RunContext,
         file: &CheckpointFile,
         folder: &Path,
+        is_own: bool,
     ) -> Result<(Metrics, Vec<PathBuf>), StageError> {
         let s = &self.settings;
         let dataset = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>());
@@ -229,35 +260,26 @@ impl EvaluateStage {
             context.event(Event::Message { text });
         }
         let sampler = self.sampler;
-        Judge { settings: s, folder, sampler, context, model, dataset: &dataset, device }.run()
-    }
-
-    /// The folder for what is found out about an epoch's checkpoint, relative to the project.
-    fn of_epoch(&self, epoch: u64) -> PathBuf {
-        self.settings.to.join(format!("epoch_{epoch:03}"))
+        let dataset = &dataset;
+        Judge { settings: s, folder, is_own, sampler, context, model, dataset, device }.run()
     }
 
     /// Finds out about each checkpoint while they are made, and in the end about the best one.
     fn judge_each(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let s = &self.settings;
         let (root, disk) = (&context.root, context.root.disk());
-        let sheet = s.has(Metric::Nearest).then_some(SHEET_FILE);
-        let files = |epoch: u64| {
-            let names = [METRICS_FILE].into_iter().chain(sheet);
-            names.map(|name| self.of_epoch(epoch).join(name)).collect::<Vec<_>>()
-        };
-        let stands = |epoch: u64| files(epoch).iter().all(|file| root.join(file).is_file());
-        let followed = follow(context, "from", stands, |file| {
-            let folder = self.of_epoch(file.epoch);
-            let (metrics, _) = self.judge(context, file, &folder)?;
+        let followed = follow(context, "from", self, |file, is_own| {
+            let folder = self.place(file.epoch);
+            let (metrics, files) = self.judge(context, file, &folder, is_own)?;
             // Pictures are many, and are sampled again where they are wanted again.
-            let pictures = root.join(folder).join(PICTURES);
+            let pictures = root.join(&folder).join(PICTURES);
             if pictures.exists() {
                 atomic::remove_tree(disk, &pictures)?;
             }
             let text = format!("Epoch {}: {}", file.epoch, self.shown(&metrics));
             context.event(Event::Message { text });
-            Ok(metrics.0)
+            let files = files.iter().map(|name| folder.join(name)).collect();
+            Ok(Looked { metrics: metrics.0, files })
         })?;
         lora::renew_adapter(&followed)?;
         let Some((best, metrics)) = followed.of_best() else {
@@ -265,16 +287,18 @@ impl EvaluateStage {
         };
         let metrics = Metrics(metrics.clone());
         atomic::remove_temporary_files(disk, &root.join(&s.to));
-        write_metrics(context, &s.to, &metrics)?;
-        let mut all: Vec<PathBuf> =
-            followed.epochs().filter(|e| stands(*e)).flat_map(files).collect();
-        all.push(s.to.join(METRICS_FILE));
-        self.record(context, &all)?;
+        let of_best = s.to.join(METRICS_FILE);
+        let is_own = followed.claim(context, &of_best)?;
+        write_metrics(context, &s.to, &metrics, is_own)?;
+        let all = followed.files().values().flatten().cloned().chain([of_best]);
+        // Once the stage is noted as done, nobody looks for them.
+        followed.remove_others()?;
+        self.record(context, &all.collect::<Vec<_>>())?;
         let of_run = Checkpoints::of_run(followed.run.clone(), followed.metadata.clone());
         if let Some(file) = of_run.of_epoch(best) {
             context.event(judged(context, &file, &metrics.0));
         }
-        let count = counted(followed.epochs().count(), "checkpoint");
+        let count = counted(followed.count(), "checkpoint");
         let summary = format!("{count}; of the best, epoch {best}: {}", self.shown(&metrics));
         Ok(Outcome { artifact: Some(metrics.artifact()), summary, next: None })
     }
@@ -352,7 +376,7 @@ impl EvaluateStage {
 
     /// The metrics that were asked for, without their details.
     fn shown(&self, metrics: &Metrics) -> String {
-        let main = metrics.0.iter().filter(|(name, _)| !name.contains('/'));
+        let main = main_metrics(&metrics.0);
         Metrics(main.map(|(name, value)| (name.clone(), *value)).collect()).shown()
     }
 }

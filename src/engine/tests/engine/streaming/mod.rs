@@ -15,6 +15,8 @@ use pipe_engine::identity;
 use pipe_engine::kind::*;
 use pipe_engine::pipeline_file;
 use pipe_engine::plan::{Plan, plan};
+use pipe_engine::state::Record;
+use pipe_fs::ProjectRoot;
 
 use self::scripted::{Kind, What, parts, write};
 use crate::fake::{FakeFiles, Heard, Project};
@@ -192,6 +194,25 @@ fn a_failure_of_either_ends_both_and_nothing_behind_them_begins() {
         assert_eq!(parts(&mended.root, "quality"), [1, 2, 3, 4], "{set}");
         assert_eq!(parts(&mended.root, "best"), [2], "{set}");
     }
+}
+
+#[test]
+fn a_stage_s_places_are_known_as_its_own_until_it_has_ended_well() {
+    let project = Project::new(JUDGED).set("quality.fails_at=2").set("base.waits_for=null");
+    let places = |project: &Project| {
+        let quality = StageId::new("quality").unwrap();
+        let record = Record::load(&ProjectRoot::from(&*project.root), "p", &quality).unwrap();
+        record.places.into_iter().collect::<Vec<_>>()
+    };
+    run(&project, How::default());
+    assert_eq!(places(&project), ["quality.parts", "quality/1", "quality/2"]);
+    let other = Project { sets: Vec::new(), ..project };
+    let other = other.set("quality.fails_at=3").set("base.waits_for=null");
+    run(&other, How::default());
+    assert_eq!(places(&other), ["quality.parts", "quality/1", "quality/2", "quality/3"]);
+    let mended = Project { sets: Vec::new(), ..other };
+    assert_eq!(run(&mended, How::default()).failed(), Vec::<String>::new());
+    assert_eq!(places(&mended), Vec::<String>::new());
 }
 
 #[test]

@@ -128,6 +128,8 @@ impl Scripted {
             let upstream = c.upstream("from");
             let seen = parts(&c.root, own);
             if let Some(next) = parts(&c.root, from).into_iter().find(|part| !seen.contains(part)) {
+                c.note_place(Path::new(&format!("{own}.parts")))?;
+                c.note_place(Path::new(&format!("{own}/{next}")))?;
                 if self.settings.fails_at == Some(next) {
                     return Err(StageError::new(Failure::Input, "scripted failure"));
                 }
