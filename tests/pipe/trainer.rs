@@ -217,7 +217,16 @@ fn the_best_is_by_a_metric_that_is_told() {
     project.pipe(&lowest).says("the lowest accuracy would be the best");
     // A program that tells nothing has no best checkpoint, and is not in the wrong.
     let silent = script(json!([r#"{"epoch": 1}"#]));
-    silent.pipe(&["run", "p.yaml", "--epochs=1"]).says("no checkpoint is the best");
+    silent.pipe(&["run", "p.yaml", "--epochs=1"]).says("the last checkpoint stands for the best");
+}
+
+#[test]
+fn a_metric_that_is_told_at_some_epochs_alone_decides_among_these() {
+    let project = project("    settings: { sparse: true }\n");
+    project.pipe(&["run", "p.yaml"]).succeeds().says("best train_loss");
+    let metadata = project.metadata(RUN);
+    assert_eq!(metadata["history"].as_array().unwrap().len(), 4);
+    assert_eq!(metadata["best_checkpoint"]["epoch"], 3, "the last that has one: {metadata}");
 }
 
 #[test]

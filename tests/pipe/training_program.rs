@@ -126,7 +126,10 @@ fn train(job: &Value, scratch: &Path, link: &mut Link) {
             }
         }
         let loss = (rate - 0.1).abs() + 1.0 / epoch as f64;
-        let metrics = json!({"train_loss": loss, "accuracy": 1.0 - loss / 10.0});
+        let mut metrics = json!({"train_loss": loss, "accuracy": 1.0 - loss / 10.0});
+        if settings["sparse"] == true && epoch % 2 == 0 {
+            metrics.as_object_mut().unwrap().remove("train_loss");
+        }
         let reply = link.say(json!({"epoch": epoch, "step": step, "metrics": metrics}));
         if reply["save"] == true {
             let path = write(scratch, &state, is_folder);

@@ -39,6 +39,13 @@ pub struct Metrics {
     pub left_out: Vec<String>,
 }
 
+impl Metrics {
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.values.keys().chain(&self.left_out)
+    }
+}
+
 /// What a line is answered.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reply {

@@ -324,20 +324,21 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The metric that decides which checkpoint is the best must be one that is told.
+    /// The metric that decides which checkpoint is the best must be told, now or at an epoch before.
     fn check_monitor(&mut self, metrics: &Metrics) -> Result<(), Refusal> {
-        let told = || metrics.values.keys().chain(&metrics.left_out).map(String::as_str);
+        let before = self.manager.metadata().history.iter().flat_map(|epoch| epoch.metrics.keys());
+        let told = || metrics.names().chain(before.clone()).map(String::as_str);
         self.check_stopping(told())?;
         let Err(wrong) = self.policy.check_reported(told()) else { return Ok(()) };
         let text = format!("checkpoint.monitor: {}", wrong.message);
         let is_default = self.policy.monitor == CheckpointPolicy::default().monitor;
-        let any = told().next().is_some();
-        if !self.policy.enabled || (is_default && !any) {
-            self.warn(format!("{text}: no checkpoint is the best"));
+        let is_silent = told().next().is_none();
+        if !self.policy.enabled || (is_default && is_silent) {
+            self.warn(format!("{text}: the last checkpoint stands for the best"));
             return Ok(());
         }
         let advice = "; name one of these, with `mode: max` where higher is better";
-        broken(text + if any { advice } else { "" })
+        broken(if is_silent { text } else { text + advice })
     }
 
     fn warn_of(&mut self, metrics: &Metrics) {
