@@ -25,12 +25,14 @@ torch.manual_seed(job.seed)
 x = torch.rand(128, 2)
 y = torch.sin(math.pi * x.sum(1, keepdim=True))
 model = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
-optimizer = torch.optim.Adam(model.parameters(), job.settings.get("learning_rate", 0.01))
+learning_rate = job.settings.get("learning_rate", 0.01)
+optimizer = torch.optim.Adam(model.parameters(), learning_rate)
 total = 0.0  # losses of the epoch so far
 if job.start:
     state = canonical(torch.load(job.start))
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
+    optimizer.param_groups[0]["lr"] = learning_rate  # the state brings the rate of before
     total = state["total"]
 
 
