@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::chain::{BASE, CHAIN, LORA, chain, results};
-use crate::project::{Project, all_tensors};
+use crate::project::{Project, TINY, all_tensors};
 
 const RUN: &str = "checkpoints/base_training/run_001";
 
@@ -126,4 +126,33 @@ fn what_an_earlier_version_linked_is_told_and_separated() {
     project.pipe(&["runs", "rm", "lora/1"]).succeeds();
     project.pipe(&["verify"]).succeeds();
     assert!(all_tensors(&project.path(BASE)) == expected);
+}
+
+#[test]
+fn a_copy_under_another_name_is_another_copy() {
+    let project = Project::new();
+    let copies = |a: &str, b: &str| {
+        format!(
+            "{TINY}  one: {{ kind: copy_best, from: base, select: {{ epoch: 1 }}, to: {a} }}\n  \
+             two: {{ kind: copy_best, from: base, select: {{ epoch: 2 }}, to: {b} }}\n"
+        )
+    };
+    let epoch = |name: &str| {
+        let shown = project.pipe(&["ckpt", "show", "--json", name]).succeeds().stdout();
+        serde_json::from_str::<serde_json::Value>(&shown).unwrap()["epoch"].as_u64().unwrap()
+    };
+    project.write("p.yaml", copies("x.ckpt", "y.ckpt"));
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    project.write("p.yaml", copies("z.ckpt", "y.ckpt"));
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("to x.ckpt -> z.ckpt");
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    assert_eq!(epoch("z.ckpt"), 1);
+    // Each in the place of the other: refused, since one of them is made by nobody else.
+    project.write("p.yaml", copies("y.ckpt", "z.ckpt"));
+    project.pipe(&["run", "p.yaml"]).exits(2).says("y.ckpt exists and was not made by this stage");
+    std::fs::remove_file(project.path("y.ckpt")).unwrap();
+    std::fs::remove_file(project.path("z.ckpt")).unwrap();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    assert_eq!((epoch("y.ckpt"), epoch("z.ckpt")), (1, 2));
+    project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
 }

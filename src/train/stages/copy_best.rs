@@ -242,7 +242,7 @@ impl CopyBest {
         let target = o.root.join(&self.settings.to);
         let Some(from) = o.inputs.get("from").and_then(|a| a.get::<Checkpoints>()) else {
             // What the training will bring is not known yet.
-            let state = if o.made.is_some() && target.exists() {
+            let state = if o.made.is_some_and(|made| self.is_in_place(made)) && target.exists() {
                 StageState::Done { reason: "up to date".into() }
             } else {
                 StageState::absent("not copied yet")
@@ -250,7 +250,7 @@ impl CopyBest {
             return Ok(state.into());
         };
         let source = self.selected(&from)?;
-        let made = o.made.filter(|made| self.is_made_from(made, &source));
+        let made = o.made.filter(|made| self.is_in_place(made) && self.is_made_from(made, &source));
         let standing: Option<Vec<Output>> =
             made.and_then(|m| m.outputs.iter().map(|output| o.if_unchanged(output)).collect());
         let to = self.settings.to.display().to_string();
@@ -259,14 +259,16 @@ impl CopyBest {
         let names: Vec<String> = names.unwrap_or_else(|| vec![to.clone()]);
         let gone = names.iter().find(|name| !o.root.join(name).exists());
         let state = match (gone, made, o.made) {
+            (_, None, Some(before))
+                if Self::is_merged(before) != self.settings.merge || !self.is_in_place(before) =>
+            {
+                StageState::changed(o.changes_since(&before.manifest))
+            }
             (Some(gone), ..) => {
                 StageState::absent(format!("{gone} is not there{}", self.cost(&source)))
             }
             (None, Some(_), _) if standing.is_some() => {
                 StageState::Done { reason: format!("up to date, epoch {}", source.epoch) }
-            }
-            (None, None, Some(before)) if Self::is_merged(before) != self.settings.merge => {
-                StageState::changed(o.changes_since(&before.manifest))
             }
             (None, None, Some(_)) => {
                 let (epoch, cost) = (source.epoch, self.cost(&source));
@@ -295,6 +297,12 @@ impl CopyBest {
         let of = made.inputs.first().or_else(|| made.outputs.first());
         Self::is_merged(made) == self.settings.merge
             && of.is_some_and(|file| file.digest == source.digest)
+    }
+
+    /// Whether it was made where it is wanted now.
+    fn is_in_place(&self, made: &Outputs) -> bool {
+        let copy = made.outputs.first();
+        copy.is_none_or(|output| Path::new(&output.path) == self.settings.to)
     }
 
     /// Whether it was made with `merge: true`.
