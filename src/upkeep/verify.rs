@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use pipe_engine::state::{Record, record_files, record_is_held, record_lock};
 use pipe_fs::{ProjectRoot, STATE_FOLDER, checksummed_json, copy, file_id};
 use pipe_runs::checkpoint::{Checkpoint, file_digest_like};
@@ -69,8 +70,9 @@ const SHARED: &str = "it becomes a file of its own";
 pub fn verify(root: &ProjectRoot, folders: &[Runs]) -> Verified {
     let mut all = Verified::default();
     folders.iter().flat_map(Runs::list).for_each(|run| all.run(&run));
+    let newest = newest_makers(root);
     for path in record_files(root) {
-        all.record(root, &path);
+        all.record(root, &path, &newest);
     }
     let state = root.join(STATE_FOLDER);
     for path in json_files(&state.join("store")) {
@@ -236,7 +238,8 @@ impl Verified {
         }
     }
 
-    fn record(&mut self, root: &ProjectRoot, path: &Path) {
+    /// `newest`: see [`newest_makers`].
+    fn record(&mut self, root: &ProjectRoot, path: &Path, newest: &HashMap<String, DateTime<Utc>>) {
         let owner = Owner::Lock(record_lock(path));
         let record = match Record::whole(path) {
             Ok(record) => record,
@@ -249,7 +252,17 @@ impl Verified {
             return;
         }
         self.look(path, || None);
-        for output in record.made.iter().flat_map(|made| &made.outputs) {
+        let made = record.made.iter().flat_map(|made| made.outputs.iter().map(move |o| (o, made)));
+        for (output, made) in made {
+            // What another stage made since in its place is that one's, and what the stage was at
+            // when it was stopped is what the next run looks at.
+            let is_anothers =
+                newest.get(&output.path).is_some_and(|newest| *newest > made.written_at);
+            let is_unfinished =
+                record.places.iter().any(|place| Path::new(&output.path).starts_with(place));
+            if is_anothers || is_unfinished {
+                continue;
+            }
             let file = root.join(&output.path);
             let whose = format!("stage {} of {}", record.stage, record.pipeline);
             match file_digest_like(&file, &output.digest) {
@@ -276,6 +289,19 @@ impl Verified {
             self.damage(path, wrong, STATE, &Owner::Lock(lock));
         }
     }
+}
+
+/// When each file was made that a record lists, by the last stage that made it: after a stage was
+/// renamed, its former record lists what the new one has written since.
+fn newest_makers(root: &ProjectRoot) -> HashMap<String, DateTime<Utc>> {
+    let mut newest: HashMap<String, DateTime<Utc>> = HashMap::new();
+    for made in Record::all(root).iter().filter_map(|record| record.made.as_ref()) {
+        for output in &made.outputs {
+            let at = newest.entry(output.path.clone()).or_insert(made.written_at);
+            *at = made.written_at.max(*at);
+        }
+    }
+    newest
 }
 
 /// The checkpoints that a run lists: under which name, as which file they stand, their digest.

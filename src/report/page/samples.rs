@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pipe_engine::state::Output;
+use pipe_fs::sha256_of;
 use pipe_runs::EpochRecord;
 use serde::Serialize;
 
@@ -46,7 +47,10 @@ impl ImageGrid {
         }
         let file = root.join(&output.path);
         let bytes = std::fs::metadata(&file).ok()?.len();
-        if !is_image(&file) {
+        // What stands there may have been made since by somebody else.
+        let is_what_was_made =
+            bytes == output.bytes && sha256_of(&file).is_ok_and(|digest| digest == output.digest);
+        if !is_what_was_made || !is_image(&file) {
             return None;
         }
         let image =
