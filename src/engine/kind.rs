@@ -3,7 +3,7 @@
 //! the tests.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -307,8 +307,21 @@ impl RunContext<'_> {
 
     /// Where the stage has put files: what it noted, and what it made.
     pub fn own_places(&self) -> BTreeSet<PathBuf> {
-        let made = self.made.iter().flat_map(|made| &made.outputs).map(|o| o.path.clone());
+        let made = self.made.iter().flat_map(Outputs::all).map(|output| output.path.clone());
         self.journal.places(&self.stage).into_iter().chain(made).map(PathBuf::from).collect()
+    }
+
+    /// Whether what stands at a path is the stage's own: it is as the stage made it, or in a place
+    /// that it noted.
+    pub fn is_own(&self, file: &Path) -> bool {
+        let mut made = self.made.iter().flat_map(Outputs::all);
+        self.is_noted(file)
+            || made.any(|o| Path::new(&o.path) == file && self.if_unchanged(o).is_some())
+    }
+
+    /// Whether a path is in a place that the stage noted.
+    pub fn is_noted(&self, file: &Path) -> bool {
+        self.journal.places(&self.stage).iter().any(|place| file.starts_with(place))
     }
 
     /// Notes what the stage makes, so that it knows tomorrow whether its files are its own and up
@@ -319,6 +332,10 @@ impl RunContext<'_> {
         inputs: Vec<Output>,
         replaced: Vec<String>,
     ) -> Result<(), StageError> {
+        let new: HashSet<&String> = outputs.iter().map(|output| &output.path).collect();
+        let is_left =
+            |old: &&Output| !new.contains(&old.path) && self.root.join(&old.path).exists();
+        let former = self.made.iter().flat_map(Outputs::all).filter(is_left).cloned().collect();
         let made = Outputs {
             identity: self.identity.clone(),
             manifest: self.manifest.clone(),
@@ -327,6 +344,7 @@ impl RunContext<'_> {
             inputs,
             replaced,
             follows_links: true,
+            former,
         };
         self.journal.outputs(&self.stage, made)
     }

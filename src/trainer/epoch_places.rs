@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use pipe_core::digest::hex;
+use pipe_core::progress::Event;
 use pipe_engine::kind::{RunContext, StageError};
 use pipe_fs::{ProjectRoot, atomic, sha256_of};
 use pipe_runs::{CheckpointRecord, CheckpointResults, Metadata};
@@ -69,21 +70,33 @@ pub(crate) fn digest_on_disk(root: &Path, files: &[PathBuf]) -> Option<String> {
     (!files.is_empty()).then(|| digest_of(all))
 }
 
-/// Whose the places are that a stage writes to, and which files there are of the run at hand.
+/// Removes a file of a stage that is not its result any more, if it `is_own`: see
+/// [`RunContext::is_own`]. One that is not as the stage left it stays, with a word.
+///
+/// # Errors
+/// The disk's.
+pub fn remove_if(is_own: bool, context: &RunContext, file: &Path) -> Result<(), StageError> {
+    let path = context.root.join(file);
+    if is_own {
+        atomic::remove(context.root.disk(), &path)?;
+    } else if path.exists() {
+        let text = format!("{} is not as this stage left it, so it stays", file.display());
+        context.event(Event::Warning { text });
+    }
+    Ok(())
+}
+
+/// The places that a stage writes to, and which files there are of the run at hand.
 pub(crate) struct EpochFiles<'a> {
     root: ProjectRoot,
     pub places: &'a dyn EpochPlaces,
-    /// Those that the stage wrote to before, for whichever run.
-    own: BTreeSet<PathBuf>,
     /// The files of the run at hand, by epoch.
     pub files: BTreeMap<u64, Vec<PathBuf>>,
 }
 
 impl<'a> EpochFiles<'a> {
     pub fn of(context: &RunContext, places: &'a dyn EpochPlaces) -> Self {
-        let place = |path: PathBuf| places.epoch_of(&path).map_or(path, |e| places.place(e));
-        let own = context.own_places().into_iter().map(place).collect();
-        Self { root: context.root.clone(), places, own, files: BTreeMap::new() }
+        Self { root: context.root.clone(), places, files: BTreeMap::new() }
     }
 
     pub fn root(&self) -> &Path {
@@ -108,23 +121,15 @@ impl<'a> EpochFiles<'a> {
         });
     }
 
-    /// Whether the stage may write to a place over what stands there. If so, that is noted before
-    /// anything is written.
-    pub fn claim(&self, context: &RunContext, place: &Path) -> Result<bool, StageError> {
-        let is_own = self.own.contains(place) || !self.root.join(place).exists();
-        if is_own {
-            context.note_place(place)?;
-        }
-        Ok(is_own)
-    }
-
     /// Removes what was made of other runs' checkpoints.
-    pub fn remove_others(&self) -> Result<(), StageError> {
-        for epoch in self.own.iter().filter_map(|place| self.places.epoch_of(place)) {
-            let kept = self.files.get(&epoch).map_or(&[][..], Vec::as_slice);
+    pub fn remove_others(&self, context: &RunContext) -> Result<(), StageError> {
+        let own = context.own_places();
+        let epochs: BTreeSet<u64> = own.iter().filter_map(|p| self.places.epoch_of(p)).collect();
+        for epoch in epochs {
+            let kept: BTreeSet<&PathBuf> = self.files.get(&epoch).into_iter().flatten().collect();
             let left = self.places.left(&self.root, epoch);
             for file in left.iter().filter(|file| !kept.contains(file)) {
-                atomic::remove(self.root.disk(), &self.root.join(file))?;
+                remove_if(context.is_own(file), context, file)?;
             }
             self.remove_empty(&self.places.place(epoch))?;
         }

@@ -92,10 +92,8 @@ impl FollowState {
                 noted.entry(epoch).or_default().push((path, output.digest.as_str()));
             }
         }
-        if self.standing.iter().any(|epoch| !noted.contains_key(epoch)) {
-            return Some("it ended before the best checkpoint was chosen".to_owned());
-        }
-        noted.into_iter().find_map(|(epoch, files)| {
+        let is_missing = self.standing.iter().any(|epoch| !noted.contains_key(epoch));
+        let other = noted.into_iter().find_map(|(epoch, files)| {
             let seen = self.results.checkpoints.iter().find(|seen| seen.epoch == epoch);
             match seen.map(|seen| &seen.files) {
                 Some(Some(digest)) if *digest == digest_of(files) => None,
@@ -105,6 +103,8 @@ impl FollowState {
                 )),
                 _ => Some(format!("the files of epoch {epoch} were made of another checkpoint")),
             }
-        })
+        });
+        let ended = "it ended before the best checkpoint was chosen";
+        other.or_else(|| is_missing.then(|| ended.to_owned()))
     }
 }

@@ -2,7 +2,7 @@
 //! which ones are still to be looked at, and what becomes of what was found out.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,21 +85,13 @@ impl Followed<'_> {
         &self.made.files
     }
 
-    /// Whether the stage may write to a place over what stands there: see [`follow`].
-    ///
-    /// # Errors
-    /// The record cannot be written.
-    pub fn claim(&self, context: &RunContext, place: &Path) -> Result<bool, StageError> {
-        self.made.claim(context, place)
-    }
-
     /// Removes files that the stage made of checkpoints of other runs: the places are those of this
     /// one now.
     ///
     /// # Errors
     /// The disk's.
-    pub fn remove_others(&self) -> Result<(), StageError> {
-        self.made.remove_others()
+    pub fn remove_others(&self, context: &RunContext) -> Result<(), StageError> {
+        self.made.remove_others(context)
     }
 }
 
@@ -123,16 +115,12 @@ impl Open<'_> {
     /// Looks at a checkpoint, and notes what was found out and made.
     fn look(
         &mut self,
-        context: &RunContext,
         record: &CheckpointRecord,
         file: &CheckpointFile,
-        look: &mut impl FnMut(&CheckpointFile, bool) -> Result<Looked, StageError>,
+        look: &mut impl FnMut(&CheckpointFile) -> Result<Looked, StageError>,
     ) -> Result<(), StageError> {
         let Self { run, results, made } = self;
-        let place = made.places.place(file.epoch);
-        let is_own = made.claim(context, &place)?;
-        let Looked { metrics, files } = look(file, is_own)?;
-        context.note_place(&place)?;
+        let Looked { metrics, files } = look(file)?;
         let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
         results.push(record, finite.collect(), digest_on_disk(made.root(), &files));
         results.save(run)?;
@@ -142,8 +130,8 @@ impl Open<'_> {
 }
 
 /// Looks at each checkpoint of the training that the input `from` names, oldest first, until that has
-/// ended and all were looked at. `look` finds out about one. It is told whether what stands in the
-/// epoch's place is the stage's own, and may be written over without a look at it.
+/// ended and all were looked at. `look` finds out about one, and notes where it puts files
+/// ([`RunContext::note_place`]).
 ///
 /// # Errors
 /// What `look` says; the training failed; a signal came; the stage keeps no runs.
@@ -151,7 +139,7 @@ pub fn follow<'a>(
     context: &RunContext,
     from: &str,
     places: &'a dyn EpochPlaces,
-    mut look: impl FnMut(&CheckpointFile, bool) -> Result<Looked, StageError>,
+    mut look: impl FnMut(&CheckpointFile) -> Result<Looked, StageError>,
 ) -> Result<Followed<'a>, StageError> {
     let source = Source::of(context, from)?;
     let mut open: Option<Open> = None;
@@ -170,7 +158,7 @@ pub fn follow<'a>(
         if let Some(open) = &mut open
             && let Some((record, file)) = next(&open.run, &open.results)?
         {
-            match open.look(context, &record, &file, &mut look) {
+            match open.look(&record, &file, &mut look) {
                 Ok(()) => tell(context, &open.run, &open.results, &file),
                 // Another process removed it, which does not know that it is waited for.
                 Err(_) if !file.path.exists() => {}

@@ -35,6 +35,96 @@ fn what_a_stage_did_not_make_is_moved_aside() {
 }
 
 #[test]
+fn what_was_changed_since_a_stage_made_it_is_moved_aside_too() {
+    let project = Project::new();
+    let each = PICTURE.replace("from: base", "from: base, each_checkpoint: true");
+    let each = each.replace("from: base, each_checkpoint: true\n", "from: base\n");
+    project.write("p.yaml", TINY.to_owned() + &each);
+    project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds();
+    project.write("mine/grid_epoch_002.png", "a photograph");
+    project.write("mine/grid_epoch_003.png", "another");
+    project.write("mine/quality/metrics.json", "figures of mine");
+    // Another run of fewer epochs: one is in its way, one was nearly removed as the first run's.
+    let ran = ["run", "p.yaml", "--epochs", "2", "--learning-rate", "5e-3"];
+    let said = project.pipe(&ran).succeeds();
+    said.says("mine/grid_epoch_002.png was there and not made by this stage")
+        .says("mine/grid_epoch_003.png is not as this stage left it, so it stays")
+        .says("mine/quality/metrics.json was there");
+    assert_eq!(project.read("mine/grid_epoch_002.before.png"), "a photograph");
+    assert_eq!(project.read("mine/grid_epoch_003.png"), "another");
+    assert_eq!(project.read("mine/quality/metrics.before.json"), "figures of mine");
+    project.pipe(&ran).succeeds().says("everything is up to date");
+}
+
+#[test]
+fn an_archive_of_pictures_replaces_its_like_alone() {
+    let project = Project::new();
+    let picture = "  picture: { kind: sample, from: base, to: many.zip, seeds: 0-1, steps: 2, device: cpu }\n";
+    project.write("p.yaml", TINY.to_owned() + picture);
+    project.write("many.zip", "holidays");
+    let said = project.pipe(&["run", "p.yaml"]).succeeds();
+    said.says("many.zip was there and not made by this stage; it is many.before.zip beside it");
+    assert_eq!(project.read("many.before.zip"), "holidays");
+    let made = std::fs::read(project.path("many.zip")).unwrap();
+    project.pipe(&["run", "p.yaml", "--set", "picture.steps=3"]).succeeds();
+    assert!(!project.path("many.before-2.zip").exists(), "its own is replaced");
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    std::fs::remove_dir_all(project.path(".pipe/records")).unwrap();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    assert!(std::fs::read(project.path("many.zip")).unwrap() == made);
+    assert!(!project.path("many.before-2.zip").exists(), "the same bytes were made again");
+}
+
+#[test]
+fn a_place_that_is_left_and_come_back_to_has_nothing_of_before() {
+    let project = Project::new();
+    let each = "  quality: { kind: evaluate, from: base, each_checkpoint: true, dataset: data, to: quality, metrics: [nearest], seeds: 0-1, steps: 2, device: cpu }\n";
+    project.write("p.yaml", TINY.to_owned() + each);
+    project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds();
+    let other = ["run", "p.yaml", "--epochs", "2", "--learning-rate", "5e-3"];
+    project.pipe(&[&other[..], &["--set", "quality.to=elsewhere"]].concat()).succeeds();
+    let said = project.pipe(&other).succeeds();
+    assert!(!said.stderr().contains("was there"), "{}", said.stderr());
+    assert_eq!(project.list("quality"), ["epoch_001", "epoch_002", "metrics.json"]);
+}
+
+#[test]
+fn pictures_that_a_judge_drew_before_are_not_left_among_todays() {
+    let project = Project::new();
+    project.write("p.yaml", TINY.to_owned() + PICTURE);
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    project.write("mine/quality/pictures/circle/holiday.png", "a photograph");
+    let fewer = ["run", "p.yaml", "--set", "quality.seeds=0-1", "--learning-rate", "5e-3"];
+    project.pipe(&fewer).succeeds();
+    assert_eq!(project.list("mine/quality/pictures/circle"), ["000000.png", "holiday.png"]);
+    assert_eq!(project.list("mine/quality/pictures/square"), ["000001.png"]);
+}
+
+#[test]
+fn files_are_those_of_the_stage_that_made_them_last() {
+    let project = Project::new();
+    let stages = |end: &str| {
+        let best = "  best: { kind: copy_best, from: base, to: best.ckpt, overwrite: true }\n";
+        let all = TINY.to_owned() + PICTURE + best;
+        ["picture:", "quality:", "best:"].iter().fold(all, |all, name| {
+            all.replace(&format!("  {name}"), &format!("  {}_{end}:", name.trim_end_matches(':')))
+        })
+    };
+    project.write("p.yaml", stages("a"));
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    project.write("p.yaml", stages("b"));
+    project.pipe(&["run", "p.yaml", "--learning-rate", "5e-3"]).succeeds();
+    project.pipe(&["verify"]).succeeds();
+    project.pipe(&["report", "-o", "page.html"]).succeeds();
+    let page = project.read("page.html");
+    assert!(page.contains("picture_b") && !page.contains("\"stage\":\"picture_a\""));
+    project
+        .write("mine/grid.png", std::fs::read(project.path("mine/quality/nearest.png")).unwrap());
+    project.pipe(&["report", "-o", "page.html"]).succeeds();
+    assert!(!project.read("page.html").contains("\"path\":\"mine/grid.png\""), "it is mine");
+}
+
+#[test]
 fn a_record_that_is_lost_leaves_no_copies_of_what_was_made() {
     let project = Project::new();
     project.write("p.yaml", TINY.to_owned() + PICTURE);

@@ -133,6 +133,16 @@ pub struct Outputs {
     /// Files behind links to folders are among the inputs; earlier versions did not look there.
     #[serde(default, skip_serializing_if = "is_false")]
     pub follows_links: bool,
+    /// Files that it made before in other places, and that were there when it last ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Output>,
+}
+
+impl Outputs {
+    /// All files that the stage made, now and before.
+    pub fn all(&self) -> impl Iterator<Item = &Output> {
+        self.outputs.iter().chain(&self.former)
+    }
 }
 
 impl Record {
@@ -223,7 +233,7 @@ impl Record {
     /// Refuses a record that speaks of files outside of its project: what it names is read, and set
     /// aside by a repair.
     fn of_its_project(self) -> Result<Self, String> {
-        let made = self.made.iter().flat_map(|made| made.outputs.iter().chain(&made.inputs));
+        let made = self.made.iter().flat_map(|made| made.all().chain(&made.inputs));
         let before = self.before.iter().flat_map(|before| before.files.keys());
         let outside = made
             .map(|output| &output.path)

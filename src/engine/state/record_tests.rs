@@ -12,6 +12,7 @@ fn a_record_comes_back_for_its_pipeline_alone() {
         inputs: Vec::new(),
         replaced: vec!["sha256:old".into()],
         follows_links: false,
+        former: Vec::new(),
     };
     let root = &ProjectRoot::from(folder.path());
     let record = Record::begun("a b", &stage, "copy_best", "run".into(), String::new(), Some(made));
@@ -59,6 +60,7 @@ fn a_record_speaks_of_files_of_its_project_alone() {
             inputs: vec![Output::expected(input, "sha256:3", 1)],
             replaced: Vec::new(),
             follows_links: true,
+            former: vec![Output::expected("g", "sha256:4", 1)],
         };
         let stamp = Stamp { bytes: 1, modified: 1, changed: 1, inode: 1 };
         let before =

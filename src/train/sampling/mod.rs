@@ -20,7 +20,7 @@ pub use generate::{Draw, ModelView, SampleSpec, generate};
 pub use grid_request::{GridRequest, unknown_class};
 pub use guidance::GuidanceCheck;
 pub use image_grid::{ImageGrid, stack};
-pub use pictures::{PictureRequest, Pictures, Seeds, Target, Which};
+pub use pictures::{PictureRequest, Pictures, Seeds, Target, Which, is_sampled_picture};
 pub use sampler_settings::{
     ChurnSettings, GuidanceInterval, SamplerSettings, default_guidance, default_steps,
     sampler_in_words,

@@ -13,13 +13,14 @@ use pipe_engine::kind::{
 };
 use pipe_engine::state::{Output, Outputs};
 use pipe_fs::atomic;
+use pipe_trainer::epoch_places::EpochPlaces;
 use pipe_trainer::following::source_reference;
 use serde_json::Value;
 
 use super::artifacts::{CheckpointFile, Checkpoints};
 use super::copy_best::inside_project;
 use super::progress::{tell_sampling, unless_stopped};
-use super::result_files::{remove_former, write_result};
+use super::result_files::{remove_former, write_over, write_result};
 use super::sample_guide::{self, GuideSettings};
 use super::sample_settings::{SampleSettings, default_n};
 use super::{class_names, lint, lint_sample};
@@ -130,7 +131,7 @@ impl Stage for SampleStage {
                 StageError::setting(format!("stage {} has no checkpoint", s.from)).at("from")
             );
         };
-        let Written { files, inputs, summary } = self.sample(context, &file, &s.to, false)?;
+        let Written { files, inputs, summary } = self.sample(context, &file, &s.to)?;
         self.record(context, &files, inputs)?;
         Ok(Outcome { artifact: None, summary, next: None })
     }
@@ -189,13 +190,12 @@ impl SampleStage {
         Ok(state.into())
     }
 
-    /// Samples from one checkpoint. `to`: relative to the project; `is_own`: see [`write_result`].
+    /// Samples from one checkpoint. `to`: relative to the project.
     pub(super) fn sample(
         &self,
         context: &RunContext,
         file: &CheckpointFile,
         to: &Path,
-        is_own: bool,
     ) -> Result<Written, StageError> {
         let s = &self.settings;
         let device = device::resolve(s.device, GpuAssignment::of(context))
@@ -218,7 +218,7 @@ impl SampleStage {
         }
         let sampled = Sampled { opened: &opened, guide: guiding.as_ref(), file: guide.as_ref() };
         let (files, summary) = match &s.seeds {
-            None => self.grid(context, &sampled, &device, to, is_own)?,
+            None => self.grid(context, &sampled, &device, to)?,
             Some(seeds) => self.pictures(seeds, context, &sampled, &device, to)?,
         };
         Ok(Written { files, inputs: sampled.inputs(context)?, summary })
@@ -231,10 +231,9 @@ impl SampleStage {
         files: &[PathBuf],
         inputs: Vec<Output>,
     ) -> Result<(), StageError> {
-        if self.settings.seeds.is_some() {
-            // Pictures of other seeds that the stage made before are not its result any more.
-            remove_former(context, &self.settings.to, files)?;
-        }
+        let to = &self.settings.to;
+        let is_of_it = |file: &Path| file.starts_with(to) || self.epoch_of(file).is_some();
+        remove_former(context, is_of_it, files)?;
         let outputs = files.iter().map(|file| context.output(&file.display().to_string(), None));
         context.record_outputs(outputs.collect::<Result<_, _>>()?, inputs, Vec::new())
     }
@@ -263,7 +262,6 @@ impl SampleStage {
         sampled: &Sampled,
         device: &Device,
         to: &Path,
-        is_own: bool,
     ) -> Result<(Vec<PathBuf>, String), StageError> {
         let s = &self.settings;
         let request = GridRequest {
@@ -279,7 +277,7 @@ impl SampleStage {
         let grid = request.sample(sampled.view(), device, after)?;
         let grid = unless_stopped(context, grid)?;
         let format = Format::of(to).map_err(StageError::setting)?;
-        write_result(context, to, &format.encode(&grid.render())?, is_own)?;
+        write_result(context, to, &format.encode(&grid.render())?)?;
         let classes = sampled.opened.config.num_classes();
         let part = request.class_subset(classes).map(|part| format!(" of {part}"));
         let summary = format!("{} images{}: {}", s.n, part.unwrap_or_default(), to.display());
@@ -308,8 +306,17 @@ impl SampleStage {
         let disk = context.root.disk();
         atomic::create_folder(disk, path.parent().unwrap_or(&context.root))?;
         let after = |done, total| tell_sampling(context, done, total);
-        let written = request.write(disk, &target, sampled.view(), device, after)?;
-        let written = unless_stopped(context, written)?;
+        let write = || {
+            let written = request.write(disk, &target, sampled.view(), device, after)?;
+            unless_stopped(context, written)
+        };
+        let written = if let Target::Folder(_) = target {
+            // A picture says of itself that it was sampled.
+            context.note_place(to)?;
+            write()?
+        } else {
+            write_over(context, to, write)?
+        };
         let files = written.files.iter().map(|name| to.join(name));
         let files: Vec<PathBuf> = match target {
             Target::Folder(_) => files.collect(),

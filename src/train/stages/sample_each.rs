@@ -14,7 +14,7 @@ use super::lora;
 use super::result_files::{files_of, no_checkpoint, write_result};
 use super::sample::SampleStage;
 use super::sample_settings::SampleSettings;
-use crate::sampling::Target;
+use crate::sampling::{Target, is_sampled_picture};
 
 impl EpochPlaces for SampleStage {
     fn place(&self, epoch: u64) -> PathBuf {
@@ -40,8 +40,8 @@ impl EpochPlaces for SampleStage {
 
     fn there(&self, root: &Path, epoch: u64) -> Vec<PathBuf> {
         let mut files = files_of(root, self.place(epoch));
-        // Other programs put files of their own into folders.
-        files.retain(|file| !self.is_folder() || file.extension().is_some_and(|end| end == "png"));
+        // Others put files of their own into folders.
+        files.retain(|file| !self.is_folder() || is_sampled_picture(&root.join(file)));
         files
     }
 }
@@ -65,8 +65,8 @@ impl SampleStage {
     pub(super) fn sample_each(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let (s, root) = (&self.settings, &context.root);
         let mut inputs = Vec::new();
-        let followed = follow(context, "from", self, |file, is_own| {
-            let written = self.sample(context, file, &self.place(file.epoch), is_own)?;
+        let followed = follow(context, "from", self, |file| {
+            let written = self.sample(context, file, &self.place(file.epoch))?;
             inputs = written.inputs;
             Ok(Looked { metrics: BTreeMap::new(), files: written.files })
         })?;
@@ -79,15 +79,14 @@ impl SampleStage {
                 let text = format!("failed to read {}: {e}", best.display());
                 StageError::new(Failure::Storage, text)
             })?;
-            let is_own = followed.claim(context, &s.to)?;
-            write_result(context, &s.to, &bytes, is_own)?;
+            write_result(context, &s.to, &bytes)?;
             files.push(s.to.clone());
         }
         if files.is_empty() {
             return Err(no_checkpoint(&s.from));
         }
         // Once the stage is noted as done, nobody looks for them.
-        followed.remove_others()?;
+        followed.remove_others(context)?;
         self.record(context, &files, inputs)?;
         // Checkpoints that are gone left nothing to sample from.
         let count = counted(followed.files().len(), "checkpoint");

@@ -7,6 +7,7 @@ mod request;
 mod seeds;
 mod target;
 
+pub use png::is_replaceable as is_sampled_picture;
 pub use request::{PictureRequest, Pictures, Which};
 pub use seeds::Seeds;
 pub use target::Target;

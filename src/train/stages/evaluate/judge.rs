@@ -1,6 +1,6 @@
 //! The work of an `evaluate` stage, one metric after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use pipe_engine::kind::{Failure, Metrics, RunContext, StageError};
 use pipe_fs::atomic;
 
 use super::super::progress::{tell, tell_sampling, unless_stopped};
-use super::super::result_files::write_result;
+use super::super::result_files::{files_of, write_result};
 use super::feature_judge::FeatureJudge;
 use super::settings::{EvaluateSettings, Metric};
 use crate::checkpoint::SamplingModel;
 use crate::data::{Dataset, Split};
 use crate::diffusion::Sampler;
 use crate::evaluate::{LossRequest, Nearest, nearest, nearest_sheet, real_image};
-use crate::sampling::{Format, ModelView, PictureRequest, Target, Which};
+use crate::sampling::{Format, ModelView, PictureRequest, Target, Which, is_sampled_picture};
 
 /// The file of what was found, below `to`.
 pub(super) const METRICS_FILE: &str = "metrics.json";
@@ -33,8 +33,6 @@ pub(super) struct Judge<'a> {
     pub settings: &'a EvaluateSettings,
     /// For what is found, relative to the project.
     pub folder: &'a Path,
-    /// Whether what stands in it is the stage's own, whatever its record says.
-    pub is_own: bool,
     pub sampler: Sampler,
     pub context: &'a RunContext<'a>,
     pub model: SamplingModel,
@@ -66,7 +64,7 @@ impl Judge<'_> {
             }
         }
         let metrics = Metrics(metrics);
-        write_metrics(self.context, self.folder, &metrics, self.is_own)?;
+        write_metrics(self.context, self.folder, &metrics)?;
         Ok((metrics, files))
     }
 
@@ -115,12 +113,22 @@ impl Judge<'_> {
             batch_size: s.batch_size,
             source: self.model.source.clone(),
         };
+        self.context.note_place(&self.folder.join(PICTURES))?;
         let target = Target::Folder(folder.join(PICTURES));
         let model = ModelView::of(&self.model, None);
         let after = |done, total| tell_sampling(self.context, done, total);
         let written =
             request.write(self.context.root.disk(), &target, model, &self.device, after)?;
         let written = unless_stopped(self.context, written)?;
+        // Those of other seeds and classes, which an earlier look left.
+        let todays: HashSet<PathBuf> =
+            written.files.iter().map(|name| self.folder.join(PICTURES).join(name)).collect();
+        for file in files_of(&self.context.root, self.folder.join(PICTURES)) {
+            let path = self.context.root.join(&file);
+            if !todays.contains(&file) && is_sampled_picture(&path) {
+                atomic::remove(self.context.root.disk(), &path)?;
+            }
+        }
         let read = |name: &String| {
             let path = target.path().join(name);
             let failed = |e: &dyn std::fmt::Display| {
@@ -153,7 +161,7 @@ impl Judge<'_> {
         let sheet = nearest_sheet(title, pictures, &found, self.dataset)?;
         let bytes = Format::of(Path::new(SHEET_FILE)).map_err(StageError::setting)?;
         let bytes = bytes.encode(&sheet.render())?;
-        write_result(self.context, &self.folder.join(SHEET_FILE), &bytes, self.is_own)
+        write_result(self.context, &self.folder.join(SHEET_FILE), &bytes)
     }
 
     fn nearest_of(
@@ -174,11 +182,10 @@ pub(super) fn write_metrics(
     context: &RunContext,
     folder: &Path,
     found: &Metrics,
-    is_own: bool,
 ) -> Result<(), StageError> {
     let text = serde_json::to_string_pretty(&found.0);
     let text = text.map_err(|e| StageError::new(Failure::Bug, e.to_string()))? + "\n";
-    write_result(context, &folder.join(METRICS_FILE), text.as_bytes(), is_own)
+    write_result(context, &folder.join(METRICS_FILE), text.as_bytes())
 }
 
 fn mean(found: &[Nearest]) -> f64 {

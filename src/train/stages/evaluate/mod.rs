@@ -191,7 +191,7 @@ impl Stage for EvaluateStage {
                 StageError::setting(format!("stage {} has no checkpoint", s.from)).at("from")
             );
         };
-        let (metrics, files) = self.judge(context, &file, &s.to, false)?;
+        let (metrics, files) = self.judge(context, &file, &s.to)?;
         let files: Vec<PathBuf> = files.iter().map(|file| s.to.join(file)).collect();
         self.record(context, &files)?;
         context.event(judged(context, &file, &metrics.0));
@@ -230,13 +230,11 @@ impl EpochPlaces for EvaluateStage {
 
 impl EvaluateStage {
     /// Finds out about one checkpoint. The files that were written are relative to the folder.
-    /// `is_own`: see [`Judge::is_own`].
     fn judge(
         &self,
         context: &RunContext,
         file: &CheckpointFile,
         folder: &Path,
-        is_own: bool,
     ) -> Result<(Metrics, Vec<PathBuf>), StageError> {
         let s = &self.settings;
         let dataset = context.inputs.get("dataset").and_then(|a| a.get::<Arc<Dataset>>());
@@ -261,16 +259,16 @@ impl EvaluateStage {
         }
         let sampler = self.sampler;
         let dataset = &dataset;
-        Judge { settings: s, folder, is_own, sampler, context, model, dataset, device }.run()
+        Judge { settings: s, folder, sampler, context, model, dataset, device }.run()
     }
 
     /// Finds out about each checkpoint while they are made, and in the end about the best one.
     fn judge_each(&self, context: &RunContext) -> Result<Outcome, StageError> {
         let s = &self.settings;
         let (root, disk) = (&context.root, context.root.disk());
-        let followed = follow(context, "from", self, |file, is_own| {
+        let followed = follow(context, "from", self, |file| {
             let folder = self.place(file.epoch);
-            let (metrics, files) = self.judge(context, file, &folder, is_own)?;
+            let (metrics, files) = self.judge(context, file, &folder)?;
             // Pictures are many, and are sampled again where they are wanted again.
             let pictures = root.join(&folder).join(PICTURES);
             if pictures.exists() {
@@ -288,11 +286,10 @@ impl EvaluateStage {
         let metrics = Metrics(metrics.clone());
         atomic::remove_temporary_files(disk, &root.join(&s.to));
         let of_best = s.to.join(METRICS_FILE);
-        let is_own = followed.claim(context, &of_best)?;
-        write_metrics(context, &s.to, &metrics, is_own)?;
+        write_metrics(context, &s.to, &metrics)?;
         let all = followed.files().values().flatten().cloned().chain([of_best]);
         // Once the stage is noted as done, nobody looks for them.
-        followed.remove_others()?;
+        followed.remove_others(context)?;
         self.record(context, &all.collect::<Vec<_>>())?;
         let of_run = Checkpoints::of_run(followed.run.clone(), followed.metadata.clone());
         if let Some(file) = of_run.of_epoch(best) {
@@ -306,7 +303,7 @@ impl EvaluateStage {
     /// Notes the files that it made, in the place of those that it made before.
     fn record(&self, context: &RunContext, files: &[PathBuf]) -> Result<(), StageError> {
         let inputs = self.inputs(&context.content_context())?.into_values().collect();
-        remove_former(context, &self.settings.to, files)?;
+        remove_former(context, |file| file.starts_with(&self.settings.to), files)?;
         let outputs = files.iter().map(|file| context.output(&file.display().to_string(), None));
         context.record_outputs(outputs.collect::<Result<_, _>>()?, inputs, Vec::new())
     }
