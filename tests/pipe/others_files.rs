@@ -42,6 +42,8 @@ fn what_was_changed_since_a_stage_made_it_is_moved_aside_too() {
     project.write("p.yaml", TINY.to_owned() + &each);
     project.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds();
     project.write("mine/grid_epoch_002.png", "a photograph");
+    let plan = project.pipe(&["plan", "p.yaml", "--epochs", "3"]).succeeds();
+    plan.says("mine/grid_epoch_002.png is not there, or was changed");
     project.write("mine/grid_epoch_003.png", "another");
     project.write("mine/quality/metrics.json", "figures of mine");
     // Another run of fewer epochs: one is in its way, one was nearly removed as the first run's.

@@ -173,16 +173,13 @@ impl SampleStage {
         let Some(made) = o.made else { return Ok(StageState::absent("not sampled yet").into()) };
         let mut changes = o.changes_since(&made.manifest);
         changes.retain(|change| change.key != sample_guide::KEY || !self.is_same_guide(o, made));
-        let standing: Option<Vec<Output>> =
-            made.outputs.iter().map(|output| o.if_unchanged(output)).collect();
+        let as_made = |output: &Output| o.if_unchanged(output).ok_or_else(|| output.path.clone());
+        let standing: Result<Vec<Output>, String> = made.outputs.iter().map(as_made).collect();
         let state = match (changes.is_empty(), standing) {
             (false, _) => StageState::changed(changes),
-            (true, None) => StageState::absent(format!(
-                "{} is not there, or was changed",
-                self.settings.to.display()
-            )),
-            (true, Some(_)) if let Some(reason) = self.is_open(o) => StageState::absent(reason),
-            (true, Some(outputs)) => {
+            (true, Err(gone)) => StageState::absent(format!("{gone} is not there, or was changed")),
+            (true, Ok(_)) if let Some(reason) = self.is_open(o) => StageState::absent(reason),
+            (true, Ok(outputs)) => {
                 o.confirm(Outputs { outputs, ..made.clone() });
                 StageState::Done { reason: "up to date".into() }
             }
