@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import math
@@ -47,6 +48,7 @@ class Job:
         self._ended_inside = False
         self._under_way = 0
         self._warned: set[str] = set()
+        self._init_read = False
 
     # What is to be done.
 
@@ -66,6 +68,8 @@ class Job:
                 say(f"no PIPE_JOB: the newest and best checkpoints are kept in {kept}{going_on}")
         if follower:
             speak = self._follow
+        elif path:
+            atexit.register(self._tell_unread)
         self._done, self._step = settings.done, settings.step
         self._inside = settings.step_in_epoch
         self._on_signal()
@@ -121,6 +125,7 @@ class Job:
     @property
     def init(self) -> Path | None:
         """Weights to begin a new training with, or None."""
+        self._init_read = True
         return self._settings.init
 
     @property
@@ -351,6 +356,15 @@ class Job:
 
     def _reached(self, target: int) -> bool:
         return (self._step if self.unit == "step" else self._done) >= target
+
+    def _tell_unread(self) -> None:
+        """Warns of weights to begin with that the program never asked for, once it has ended."""
+        settings, _ = self._begun
+        is_wanted = settings.init is not None and settings.start is None
+        is_over = settings.target is not None and self._reached(settings.target)
+        if is_wanted and is_over and not self._init_read:
+            with contextlib.suppress(JobError, OSError):
+                self.warn("`init` is in the pipeline file, and the program never read job.init")
 
     def _numbers(self, metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
         numbers = {name: _number(value) for name, value in metrics.items()}

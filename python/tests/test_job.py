@@ -212,6 +212,23 @@ def test_a_metric_that_is_not_finite_is_left_out_and_told_once(begin):
     assert pipe.of("step")[0]["metrics"] == {"rate": 0.1}
 
 
+def test_weights_that_the_program_never_asked_for_are_told_at_the_end(tmp_path):
+    def warnings(name: str, asks: str, **job):
+        folder = tmp_path / name
+        folder.mkdir()
+        pipe = FakePipe(folder, **{"target": 2, **job})
+        pipe.start(script(folder, f"from burn_pipe import job\n{asks}\n{LOOP}"))
+        return [message["warning"] for message in pipe.of("warning")]
+
+    init = str(tmp_path / "weights")
+    told = ["`init` is in the pipeline file, and the program never read job.init"]
+    assert warnings("unread", "job.seed", init=init) == told
+    assert warnings("read", "job.init", init=init) == []
+    assert warnings("none", "job.seed") == []
+    # One that was stopped on the way may have been about to ask.
+    assert warnings("stopped", "job.seed", init=init, target=9, stop_at_step=2) == []
+
+
 def test_what_pipe_refuses_is_an_error(begin):
     _, job = begin(refuse="step")
     with pytest.raises(JobError, match="no step today"):
