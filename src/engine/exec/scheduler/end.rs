@@ -66,6 +66,7 @@ impl Scheduler<'_, '_> {
                 record.progress.map(|progress| Progress { position: progress.target, ..progress });
             record.runs = stage.runs();
             (record.before, changed) = (None, true);
+            record.places.clear();
         }
         let is_of = |made: &Outputs, other: &Outputs| {
             made.identity == other.identity && made.written_at == other.written_at

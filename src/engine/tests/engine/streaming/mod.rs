@@ -213,6 +213,15 @@ fn a_stage_s_places_are_known_as_its_own_until_it_has_ended_well() {
     let mended = Project { sets: Vec::new(), ..other };
     assert_eq!(run(&mended, How::default()).failed(), Vec::<String>::new());
     assert_eq!(places(&mended), Vec::<String>::new());
+
+    // One that is found done ends well without being run.
+    let failed = Project::new(JUDGED).set("quality.fails_at=4").set("base.waits_for=null");
+    run(&failed, How::default());
+    assert!(!places(&failed).is_empty());
+    write(&failed.root, "quality", &[1, 2, 3, 4]);
+    let ran = run(&failed, How::default());
+    assert!(ran.summary.skipped.iter().any(|stage| stage.as_str() == "quality"), "{:?}", ran.plan);
+    assert_eq!(places(&failed), Vec::<String>::new());
 }
 
 #[test]
