@@ -136,9 +136,11 @@ impl<'a> EpochFiles<'a> {
         Ok(())
     }
 
-    /// Removes a folder in which there are no files.
-    fn remove_empty(&self, folder: &Path) -> Result<(), StageError> {
-        let folder = self.root.join(folder);
+    /// Removes what was never finished in a place, and the folder if there is no other file in it.
+    fn remove_empty(&self, place: &Path) -> Result<(), StageError> {
+        let folder = self.root.join(place);
+        atomic::remove_temporary_files_for(self.root.disk(), &folder);
+        atomic::remove_temporary_files(self.root.disk(), &folder);
         if folder.is_dir() && !has_files(&folder) {
             atomic::remove_tree(self.root.disk(), &folder)?;
         }

@@ -65,8 +65,10 @@ fn results(project: &Project) -> BTreeMap<String, Vec<u8>> {
 
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
-    paths.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+    let paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    assert!(!folder.exists() || !paths.is_empty(), "{} is empty", folder.display());
+    let inside = paths.into_iter();
+    inside.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 #[track_caller]

@@ -46,6 +46,11 @@ impl Judge<'_> {
     pub fn run(&self) -> Result<(Metrics, Vec<PathBuf>), StageError> {
         let (s, root) = (self.settings, &self.context.root);
         let folder = root.join(self.folder);
+        // So that a folder which a kill leaves without files is known, too.
+        let metrics_file = self.folder.join(METRICS_FILE);
+        if !root.join(&metrics_file).exists() {
+            self.context.note_place(&metrics_file)?;
+        }
         atomic::create_folder(root.disk(), &folder)?;
         atomic::remove_temporary_files(root.disk(), &folder);
         let mut metrics = BTreeMap::new();
