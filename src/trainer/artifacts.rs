@@ -140,7 +140,8 @@ impl Checkpoints {
     }
 }
 
-fn best_record(metadata: &Metadata) -> Option<&CheckpointRecord> {
+/// The best checkpoint of a run; the newest where none could be judged.
+pub(crate) fn best_record(metadata: &Metadata) -> Option<&CheckpointRecord> {
     metadata.best_checkpoint.as_ref().or_else(|| metadata.checkpoints.last())
 }
 

@@ -17,7 +17,9 @@ use pipe_runs::{
     Status, main_metrics,
 };
 
-use crate::artifacts::{CHECKPOINT, CheckpointFile, Checkpoints, checkpoint_reference};
+use crate::artifacts::{
+    CHECKPOINT, CheckpointFile, Checkpoints, best_record, checkpoint_reference,
+};
 use crate::epoch_places::{EpochFiles, EpochPlaces, digest_on_disk};
 
 /// The setting of a stage that looks at each checkpoint.
@@ -100,8 +102,7 @@ pub(crate) fn of_best<'a>(
     metadata: &Metadata,
     results: &'a CheckpointResults,
 ) -> Option<&'a CheckpointResult> {
-    let Metadata { best_checkpoint, checkpoints, .. } = metadata;
-    results.of(best_checkpoint.as_ref().or_else(|| checkpoints.last())?)
+    results.of(best_record(metadata)?)
 }
 
 /// A run that is followed.
