@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import subprocess
 import sys
@@ -41,11 +43,18 @@ if torch.distributed.is_initialized():
 ON_TWO = 'accelerator="cpu", devices=2, strategy="ddp"'
 
 
+def free_port() -> str:
+    """Below those that systems give to connections: none of these takes it before it is bound."""
+    for port in random.sample(range(13_000, 32_000), 50):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return str(port)
+    raise AssertionError("fifty ports are taken")
+
+
 def run(pipe: FakePipe, program: str) -> None:
     """Both processes to their end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     job = pipe.begin()
     children = []
     for rank in ("0", "1"):

@@ -1,7 +1,7 @@
 //! The state in a store, with the real program: a folder as a store always; S3 where
 //! `PIPE_TEST_PYTHON` has moto, which is started on loopback.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,6 +18,15 @@ const LAST: &str = "checkpoints/base_training/run_001/checkpoints/last.ckpt";
 /// A training of many short epochs.
 const LONG: [&str; 6] = ["run", "p.yaml", "--epochs", "400", "--set", "num_images=512"];
 const SECRET: &str = "hunter2/Very+Secret";
+/// It says which port the system gave it: one that was looked for before could be another's by now.
+const S3: &str = "
+import threading
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+threading.Event().wait()
+";
 
 #[track_caller]
 fn until(what: &str, mut so: impl FnMut() -> bool) {
@@ -358,17 +367,13 @@ impl Server {
             eprintln!("skipped: moto[server] is not installed for PIPE_TEST_PYTHON");
             return None;
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let code =
-            format!("from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])");
         let mut command = Command::new(python);
-        command.args(["-c", &code]).envs(environment.iter().copied());
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        command.args(["-c", S3]).envs(environment.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let port = said.trim().parse().unwrap_or_else(|_| panic!("no port: {said:?}"));
         let server = Self { child, port, gate: Gate::before(port) };
         until("a server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(server)

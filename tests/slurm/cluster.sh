@@ -13,12 +13,29 @@
 # What has a Unix socket in it (the nodes' spool folders, munge, the database) stands behind a short link: a socket's address has 107
 # bytes, and DIR may have more by itself. `slurmstepd` ends without a word to `squeue` where it does not fit.
 #
+# A port that is free when it is looked for may be taken when it is bound, by a connection of another test for one. Then all begins
+# again with other ports.
+#
 # Timers are short: a requeued job waits 5 seconds rather than 120 (cred_expire), a cancelled one has 10 to save (KillWait).
 set -Eeuo pipefail
 trap 'echo "$0: line $LINENO failed: $BASH_COMMAND" >&2' ERR
 PATH="$PATH:/usr/sbin:/sbin"
+readonly taken=76 # how an attempt ends that lost a port
 
 start() {
+  local code=0
+  for _ in $(seq 8); do
+    code=0
+    bash "$0" attempt "$@" || code=$?
+    [ "$code" = "$taken" ] || break
+    echo "$0: a port was taken in the meantime; once more with others" >&2
+    # What a controller or a database has begun would not fit the next one.
+    rm -rf "$1"/{munge,state,spool,db,tmp} "$1"/*.{log,out}
+  done
+  return "$code"
+}
+
+attempt() {
   local dir short user host port cpus accounting="accounting_storage/none" age=300 nodes=1 gpus=""
   mkdir -p "$1" && dir=$(cd "$1" && pwd)
   short=$(mktemp -d /tmp/slurm.XXXXXX)
@@ -27,9 +44,10 @@ start() {
   dir=$short/d
   user=$(id -un) host=$(hostname -s)
   cpus=$(nproc)
-  # Five free ports in a row, far from those of a real cluster.
-  port=$((20000 + RANDOM % 20000))
-  while ss -Hltn "( sport >= :$port and sport <= :$((port + 4)) )" 2>/dev/null | grep -q .; do port=$((port + 5)); done
+  # Five free ports in a row, far from those of a real cluster, and below those that connections get (32768 and more). Processes of
+  # jobs begin to look for theirs at 12000.
+  port=$((13000 + RANDOM % 19000))
+  while ss -Hatn "( sport >= :$port and sport <= :$((port + 4)) )" 2>/dev/null | grep -q .; do port=$((port + 5)); done
   mkdir -p "$dir/munge" "$dir/state" "$dir/spool"
   chmod 700 "$dir/munge"
   head -c 1024 /dev/urandom >"$dir/munge/key"
@@ -143,13 +161,18 @@ wait_for() {
   shift
   for _ in $(seq 100); do
     if "$@" >/dev/null 2>&1; then return; fi
+    if lost_port; then break; fi
     sleep 0.2
   done
   echo "$what did not start:" >&2
   tail -n 20 "$dir"/*.log "$dir"/*.out "$dir"/munge/log "$dir"/munge/out >&2 || true
+  local code=1
+  if lost_port; then code=$taken; fi
   stop "$dir"
-  exit 1
+  exit "$code"
 }
+
+lost_port() { grep -qs "Address already in use" "$dir"/*.log "$dir"/*.out; }
 
 # The node daemon first: jobs that still run end with it.
 stop() {
@@ -175,6 +198,7 @@ stop() {
 }
 
 case "${1:-} ${2:-}" in
+  "attempt "?*) attempt "$2" "${3:-}" ;; # of the ways to start below
   "start "?*) start "$2" ;;
   "start-two "?*) start "$2" two ;;
   "start-large "?*) start "$2" large ;;
