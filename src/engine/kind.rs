@@ -3,8 +3,8 @@
 //! the tests.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use figment::Figment;
@@ -297,31 +297,6 @@ impl RunContext<'_> {
     /// stamp has changed.
     pub fn if_unchanged(&self, output: &Output) -> Option<Output> {
         output.if_unchanged(&self.root, self.formats)
-    }
-
-    /// Notes that the stage puts files into a place of the project, a file or a folder. So they are
-    /// known as its own, whichever way it ends, until it notes what it made.
-    pub fn note_place(&self, place: &Path) -> Result<(), StageError> {
-        self.journal.place(&self.stage, place)
-    }
-
-    /// Where the stage has put files: what it noted, and what it made.
-    pub fn own_places(&self) -> BTreeSet<PathBuf> {
-        let made = self.made.iter().flat_map(Outputs::all).map(|output| output.path.clone());
-        self.journal.places(&self.stage).into_iter().chain(made).map(PathBuf::from).collect()
-    }
-
-    /// Whether what stands at a path is the stage's own: it is as the stage made it, or in a place
-    /// that it noted.
-    pub fn is_own(&self, file: &Path) -> bool {
-        let mut made = self.made.iter().flat_map(Outputs::all);
-        self.is_noted(file)
-            || made.any(|o| Path::new(&o.path) == file && self.if_unchanged(o).is_some())
-    }
-
-    /// Whether a path is in a place that the stage noted.
-    pub fn is_noted(&self, file: &Path) -> bool {
-        self.journal.places(&self.stage).iter().any(|place| file.starts_with(place))
     }
 
     /// Notes what the stage makes, so that it knows tomorrow whether its files are its own and up

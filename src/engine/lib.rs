@@ -29,6 +29,7 @@ pub mod hooks;
 pub mod identity;
 mod inspection;
 pub mod kind;
+mod own_files;
 pub mod pipeline_file;
 mod pipeline_view;
 pub mod plan;

@@ -103,6 +103,33 @@ fn a_setting_that_is_changed_and_changed_back_leaves_nothing_of_the_other_run() 
 }
 
 #[test]
+fn stages_with_other_names_and_settings_leave_nothing_of_the_former_ones() {
+    let expected = undisturbed();
+    let names = ["quality", "grids", "drawn", "plain"];
+    for is_killed in [false, true] {
+        let project = project();
+        let file = project.read("p.yaml");
+        let renamed = names.iter().fold(file.clone(), |file, name| {
+            file.replace(&format!("  {name}:\n"), &format!("  {name}_before:\n"))
+                .replace(&format!("  {name}: {{"), &format!("  {name}_before: {{"))
+        });
+        project.write("p.yaml", renamed.replace("quality.val_loss", "quality_before.val_loss"));
+        let other = typed(COMMANDS[2]);
+        if is_killed {
+            let mut child = project.start(&other);
+            crate::slurm::until("grid", || project.path("grids/g_epoch_002.png").exists());
+            let _ = child.kill();
+            child.wait().unwrap();
+        } else {
+            project.pipe(&other).succeeds();
+        }
+        project.write("p.yaml", file);
+        project.pipe(&typed(COMMANDS[0])).succeeds();
+        same(&project, &expected, &[format!("stages renamed, killed: {is_killed}")]);
+    }
+}
+
+#[test]
 fn whatever_ran_before_and_however_it_ended_the_results_are_of_the_last_command() {
     let expected = undisturbed();
     for seed in 1..=8u64 {

@@ -106,7 +106,7 @@ fn pictures_that_a_judge_drew_before_are_not_left_among_todays() {
 fn files_are_those_of_the_stage_that_made_them_last() {
     let project = Project::new();
     let stages = |end: &str| {
-        let best = "  best: { kind: copy_best, from: base, to: best.ckpt, overwrite: true }\n";
+        let best = "  best: { kind: copy_best, from: base, to: best.ckpt }\n";
         let all = TINY.to_owned() + PICTURE + best;
         ["picture:", "quality:", "best:"].iter().fold(all, |all, name| {
             all.replace(&format!("  {name}"), &format!("  {}_{end}:", name.trim_end_matches(':')))
@@ -116,6 +116,8 @@ fn files_are_those_of_the_stage_that_made_them_last() {
     project.pipe(&["run", "p.yaml"]).succeeds();
     project.write("p.yaml", stages("b"));
     project.pipe(&["run", "p.yaml", "--learning-rate", "5e-3"]).succeeds();
+    let aside = |name: &String| name.contains("before");
+    assert!(!project.list("mine").iter().any(aside), "{:?}", project.list("mine"));
     project.pipe(&["verify"]).succeeds();
     project.pipe(&["report", "-o", "page.html"]).succeeds();
     let page = project.read("page.html");

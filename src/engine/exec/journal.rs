@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use chrono::Utc;
 use pipe_core::failure::StageError;
@@ -26,6 +26,7 @@ pub struct Journal<'a> {
     /// `None` where nothing is written down.
     logs: Option<Logs>,
     records: Mutex<BTreeMap<StageId, Record>>,
+    left_behind: OnceLock<Vec<Record>>,
 }
 
 /// What is appended to.
@@ -57,7 +58,8 @@ impl<'a> Journal<'a> {
         report: &'a dyn EventListener,
     ) -> Self {
         let (root, pipeline) = (root.to_owned(), pipeline.to_owned());
-        Self { root, pipeline, report, logs: None, records: Mutex::default() }
+        let (records, left_behind) = (Mutex::default(), OnceLock::new());
+        Self { root, pipeline, report, logs: None, records, left_behind }
     }
 
     /// Puts a stage's new record in the place of the old one.
@@ -119,6 +121,11 @@ impl<'a> Journal<'a> {
     /// Where a stage has put files since it last ended well.
     pub(crate) fn places(&self, stage: &StageId) -> BTreeSet<String> {
         self.records().get(stage).map(|record| record.places.clone()).unwrap_or_default()
+    }
+
+    /// The records of stages that the pipeline does not have any more: of none of `stages`.
+    pub(crate) fn left_behind<'s>(&self, stages: impl Iterator<Item = &'s StageId>) -> &[Record] {
+        self.left_behind.get_or_init(|| Record::left_behind(&self.root, &self.pipeline, stages))
     }
 
     /// Passes an event on, and keeps nothing of it: it is about this process, and not about the stage,

@@ -1,7 +1,7 @@
 //! What the engine remembers of each stage: how it was last left, and what it made. One JSON file a
 //! stage, `.pipe/records/PIPELINE/STAGE.json`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -224,6 +224,21 @@ impl Record {
         found
     }
 
+    /// Those of a pipeline's stages that are none of `stages`: they were renamed, or taken out. Not
+    /// of one that somebody runs at this moment.
+    pub(crate) fn left_behind<'a>(
+        root: &ProjectRoot,
+        pipeline: &str,
+        stages: impl Iterator<Item = &'a StageId>,
+    ) -> Vec<Self> {
+        let todays: HashSet<PathBuf> = stages.map(|stage| path(root, pipeline, stage)).collect();
+        let mut files = json_files(&folder(root, "records", pipeline));
+        files.retain(|file| !todays.contains(file) && is_free(root, file));
+        files.sort();
+        let records = files.iter().filter_map(|file| Self::read(root.disk(), file));
+        records.filter(|record| record.pipeline == pipeline).collect()
+    }
+
     /// The record in a file, or what is wrong with it.
     pub fn whole(path: &Path) -> Result<Self, String> {
         let bytes = bounded_read::read(path, bounded_read::RECORD).map_err(|e| e.to_string())?;
@@ -284,11 +299,18 @@ const ATTEMPT: usize = 16 << 10;
 pub fn record_files(root: &Path) -> Vec<PathBuf> {
     let folders =
         std::fs::read_dir(root.join(STATE_FOLDER).join("records")).into_iter().flatten().flatten();
-    let files = folders.flat_map(|f| std::fs::read_dir(f.path()).into_iter().flatten().flatten());
-    let named = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
-    let mut paths: Vec<PathBuf> = files.map(|f| f.path()).filter(named).collect();
+    let mut paths: Vec<PathBuf> = folders.flat_map(|f| json_files(&f.path())).collect();
     paths.sort();
     paths
+}
+
+fn json_files(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|f| f.path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
+}
+
+fn is_free(root: &ProjectRoot, record: &Path) -> bool {
+    Lock::holder(root.disk(), &record_lock(record)).is_none()
 }
 
 /// Takes a stage for this process, or says who has it.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use pipe_core::progress::Event;
 use pipe_engine::kind::{RunContext, StageError};
-use pipe_engine::state::Outputs;
 use pipe_fs::{atomic, sha256_of};
 use pipe_trainer::epoch_places::remove_if;
 
@@ -84,7 +83,7 @@ fn free_name(file: &Path) -> PathBuf {
     free
 }
 
-/// Removes files that the stage made before and that are not its result any more, where `is_of` it
+/// Removes files that were made before and that are not its result any more, where `is_of` it
 /// says that they are in its place.
 pub(super) fn remove_former(
     context: &RunContext,
@@ -92,7 +91,7 @@ pub(super) fn remove_former(
     files: &[PathBuf],
 ) -> Result<(), StageError> {
     let todays: HashSet<&Path> = files.iter().map(PathBuf::as_path).collect();
-    for old in context.made.iter().flat_map(Outputs::all) {
+    for old in context.known_outputs() {
         let path = Path::new(&old.path);
         if is_of(path) && !todays.contains(path) {
             let is_own = context.if_unchanged(old).is_some() || context.is_noted(path);

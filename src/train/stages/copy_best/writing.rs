@@ -103,8 +103,7 @@ impl CopyBest {
     /// Removes the base model of an earlier copy, if it is as that copy left it.
     fn remove_stale_base(&self, context: &RunContext) -> Result<(), StageError> {
         let base = base_beside(&self.settings.to);
-        let made = context.made.iter().flat_map(|made| &made.outputs);
-        let stale = made.filter(|output| Path::new(&output.path) == base);
+        let stale = context.known_outputs().filter(|output| Path::new(&output.path) == base);
         for output in stale.filter(|output| context.if_unchanged(output).is_some()) {
             atomic::remove(context.root.disk(), &context.root.join(&output.path))?;
         }
@@ -120,11 +119,9 @@ impl CopyBest {
         wanted: &[&str],
     ) -> Result<Vec<String>, StageError> {
         let target = &context.root.join(to);
-        let made = context.made.as_ref();
-        let earlier = made.map(|m| {
-            m.outputs.iter().map(|o| o.digest.clone()).chain(m.replaced.clone()).collect::<Vec<_>>()
-        });
-        let earlier = earlier.unwrap_or_default();
+        let made = context.known_outputs().map(|output| output.digest.clone());
+        let replaced = context.made.iter().flat_map(|made| made.replaced.clone());
+        let earlier: Vec<String> = made.chain(replaced).collect();
         if !target.exists() || self.settings.overwrite {
             return Ok(earlier);
         }
