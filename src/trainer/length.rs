@@ -1,12 +1,15 @@
 //! How long a training is, as its runs know it: asked for, or fixed on the way where it is to end in
 //! time.
 
+use std::cmp::Ordering;
+
 use chrono::Local;
 use pipe_engine::kind::Forecast;
-use pipe_runs::{Metadata, Status};
+use pipe_runs::{Metadata, Run, Status};
 
 use crate::budget::{EpochTime, HORIZON, IN_TIME, PlannedLength, TimeLimits};
 use crate::forecast::Pace;
+use crate::run_catalog::completed_epochs;
 use crate::run_match::RunCriteria;
 use crate::stopping::Trained;
 use crate::training::Training;
@@ -32,6 +35,14 @@ impl Training<'_> {
         let done = run.history.last().map_or(0, |last| last.epoch);
         let fit = Pace::of(run).and_then(|pace| self.fit(Trained::of_run(run, done), pace));
         done.saturating_add(fit.unwrap_or(1)).min(most).max(1)
+    }
+
+    /// How far a run is trained against what is wanted.
+    pub(crate) fn compare_length(&self, run: &Run, metadata: &Metadata) -> Ordering {
+        let done = completed_epochs(run, metadata);
+        let steps = Trained::of_run(metadata, done).steps;
+        let is_over = self.stopping.max_steps.is_some_and(|most| steps > most);
+        if is_over { Ordering::Greater } else { done.cmp(&self.epochs.on(&metadata.dataset)) }
     }
 
     /// The same of a run that is to be begun, by what an epoch took of one that was like it.

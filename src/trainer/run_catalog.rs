@@ -2,16 +2,15 @@
 //! Reads the disk and changes nothing.
 //!
 //! A run is gone on with by the pipeline and the stage that it belongs to. What another pipeline's
-//! stage of that name trained, or another stage of the same matrix, is used if it is all that is
-//! asked for, and is not gone on with unless its number is given.
+//! stage of that name trained, or another stage of the same matrix, is used if it is just what is
+//! asked for: members of a matrix over `epochs` are trainings of their own. It is not gone on with
+//! unless its number is given.
 
 use std::path::PathBuf;
 
 use pipe_core::failure::on_one_line;
 use pipe_runs::{Metadata, Run, RunNumber, Runs, Status};
 use serde_json::Value;
-
-use crate::stopping::TotalEpochs;
 
 /// A run with its metadata.
 pub(crate) type RunWithMetadata = (Run, Metadata);
@@ -70,12 +69,13 @@ impl<'a> RunCatalog<'a> {
     }
 
     /// The run to go on with: the newest own one that fits, and of its copies the first of those that
-    /// came furthest. If there is none, one of another pipeline that has all `epochs`. None whose
-    /// settings were changed on the way: it equals no training from the beginning.
+    /// came furthest. If there is none, a completed one of another pipeline or stage that `is_as_long`
+    /// as what is wanted. None whose settings were changed on the way: it equals no training from the
+    /// beginning.
     pub fn matching(
         &self,
         fits: impl Fn(&Run, &Metadata) -> bool,
-        epochs: TotalEpochs,
+        is_as_long: impl Fn(&Run, &Metadata) -> bool,
     ) -> Option<&RunWithMetadata> {
         let fits = |run: &Run, m: &Metadata| m.changes.is_empty() && fits(run, m);
         let is_of_use = |(run, m): &&RunWithMetadata| fits(run, m) && !has_lost_checkpoints(run, m);
@@ -84,7 +84,7 @@ impl<'a> RunCatalog<'a> {
             self.others.iter().rfind(|(run, m)| {
                 let is_of_it = declared(&m.stage) == declared(self.stage);
                 let completed = is_of_it && m.status == Status::Completed;
-                completed && fits(run, m) && completed_epochs(run, m) >= epochs.on(&m.dataset)
+                completed && fits(run, m) && is_as_long(run, m)
             })
         })
     }
@@ -106,8 +106,9 @@ impl<'a> RunCatalog<'a> {
 
     /// What a person should know before a new run is begun: runs that look like what is wanted, and
     /// why they are not taken.
-    pub fn hints(&self, fits: impl Fn(&Metadata) -> bool) -> Vec<String> {
-        let same = self.others.iter().rfind(|(run, m)| fits(m) && !has_lost_checkpoints(run, m));
+    pub fn hints(&self, fits: impl Fn(&Run, &Metadata) -> bool) -> Vec<String> {
+        let is_like = |(run, m): &&RunWithMetadata| fits(run, m) && !has_lost_checkpoints(run, m);
+        let same = self.others.iter().rfind(is_like);
         let same = same.map(|(run, m)| {
             let whose = if m.pipeline == self.pipeline {
                 format!("stage {}", m.stage)

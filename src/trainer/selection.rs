@@ -242,11 +242,11 @@ impl RunSearch<'_> {
         }
         let catalog = RunCatalog::of(&self.runs, self.pipeline, self.stage.as_str());
         let (training, fork) = (self.training, self.fork());
-        let epochs = training.epochs;
-        let known = catalog.matching(|_, m| training.fits(criteria, m), epochs);
+        let is_as_long = |run: &Run, m: &Metadata| training.compare_length(run, m).is_eq();
+        let known = catalog.matching(|_, m| training.fits(criteria, m), is_as_long);
         let goes_on =
             |run: &Run, m: &Metadata| self.can_continue(run, m) && training.has_wanted_length(m);
-        let near = || catalog.matching(goes_on, epochs);
+        let near = || catalog.matching(goes_on, is_as_long);
         if let Some(known) = known.or_else(|| near().filter(|_| fork.is_none())) {
             return Ok(RunSelection::Existing(Box::new(known.clone())));
         }
@@ -256,10 +256,12 @@ impl RunSearch<'_> {
             return Ok(RunSelection::Existing(Box::new(found)));
         }
         let (reason, changes) = self.why_new(&catalog)?;
-        let reason = std::iter::once(reason)
-            .chain(catalog.hints(|m| m.changes.is_empty() && criteria.matches(m)))
-            .collect::<Vec<_>>()
-            .join("; ");
+        let is_shorter = |run: &Run, m: &Metadata| training.compare_length(run, m).is_lt();
+        let is_part = |run: &Run, m: &Metadata| {
+            m.changes.is_empty() && criteria.matches(m) && is_shorter(run, m)
+        };
+        let reason =
+            std::iter::once(reason).chain(catalog.hints(is_part)).collect::<Vec<_>>().join("; ");
         Ok(RunSelection::New { number: None, reason, changes })
     }
 

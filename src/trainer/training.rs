@@ -115,6 +115,9 @@ impl Training<'_> {
             RunSelection::Existing(existing) => {
                 let (run, metadata) = *existing;
                 let values = o.request.monitor.as_deref().map(|name| values(&metadata, name));
+                if let Some(part) = self.first_part(&run, &metadata, criteria) {
+                    return Ok(self.of_first_part(run, part, values.unwrap_or_default()));
+                }
                 let (number, pace) = (run.number, Pace::of(&metadata));
                 let found = self.inspect_run(o, run, metadata);
                 let forecast = pace.and_then(|pace| self.forecast(pace, &found.state, number));
@@ -131,6 +134,17 @@ impl Training<'_> {
                 Ok(Inspection { forecast, ..state.into() })
             }
         }
+    }
+
+    /// What stands of a run that went on otherwise behind the epochs that are wanted.
+    fn of_first_part(&self, run: Run, part: Metadata, values: BTreeMap<u64, f64>) -> Inspection {
+        let epochs = number_text::counted(part.epochs, "epoch");
+        let reason = format!(
+            "up to date, the first {epochs} of run {}, which was trained with other settings behind them",
+            run.number
+        );
+        let artifact = Some(Checkpoints::of_run(run, part).artifact());
+        Inspection { values, ..Inspection::new(StageState::Done { reason }, artifact) }
     }
 
     fn inspect_run(&self, o: &InspectContext, run: Run, metadata: Metadata) -> Inspection {

@@ -268,6 +268,66 @@ fn every_checkpoint_of_a_run_has_the_runs_identity() {
     }
 }
 
+/// The epoch of a checkpoint file.
+fn epoch_of(project: &Project, file: &str) -> u64 {
+    let shown = project.pipe(&["ckpt", "show", "--json", file]).succeeds().stdout();
+    serde_json::from_str::<Value>(&shown).unwrap()["epoch"].as_u64().unwrap()
+}
+
+#[test]
+fn members_of_a_sweep_over_the_length_are_trainings_of_their_own() {
+    let copy = "  copy: { kind: copy_best, from: base, select: last, to: copy.ckpt }\n";
+    // Four steps are an epoch.
+    for (key, values, epochs) in
+        [("epochs", [3, 1, 2], [3, 1, 2]), ("max_steps", [8, 4, 7], [2, 1, 1])]
+    {
+        for jobs in ["1", "3"] {
+            let project = Project::with("    epochs: ${params.epochs}\n", "");
+            project.write("p.yaml", project.read("p.yaml") + copy);
+            let sweep = |values: &[u64]| {
+                let values: Vec<String> = values.iter().map(u64::to_string).collect();
+                let sweep = format!("base.{key}={}", values.join(","));
+                project.pipe(&["run", "p.yaml", "--sweep", &sweep, "--jobs", jobs]).succeeds()
+            };
+            let once = format!("base.{key}=8");
+            project.pipe(&["run", "p.yaml", "--set", &once]).succeeds();
+            sweep(&values[..2]);
+            sweep(&values);
+            let found: Vec<u64> = values
+                .iter()
+                .map(|value| epoch_of(&project, &format!("copy_{value}.ckpt")))
+                .collect();
+            assert_eq!(found, epochs, "{key} {values:?} with --jobs {jobs}");
+            sweep(&values).says("everything is up to date");
+        }
+    }
+}
+
+#[test]
+fn epochs_that_were_trained_otherwise_are_not_handed_on() {
+    let project =
+        Project::with("    epochs: ${params", "    learning_rate: 1e-3\n    epochs: ${params");
+    let copy = "  copy: { kind: copy_best, from: base, select: last, to: copy.ckpt }\n";
+    project.write("p.yaml", project.read("p.yaml") + copy);
+    let then = "base.then=[{from: 2, learning_rate: 1e-5}]";
+    project.pipe(&["run", "p.yaml", "--set", then, "--epochs", "4"]).succeeds();
+    let told = "the first 2 epochs of run 001, which was trained with other settings behind them";
+    project.pipe(&["plan", "p.yaml"]).succeeds().says(told);
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    assert_eq!(epoch_of(&project, "copy.ckpt"), 2);
+    project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
+    // What is gone of them is trained.
+    let kept = project.path(&format!("{RUN}/checkpoints"));
+    std::fs::remove_file(kept.join("epoch_002.ckpt")).unwrap();
+    project.pipe(&["run", "p.yaml"]).succeeds().says("learning_rate after epoch 2");
+    assert_eq!(epoch_of(&project, "copy.ckpt"), 2);
+    // With the same list it is the same training with fewer epochs.
+    let plan = project.pipe(&["plan", "p.yaml", "--set", then, "--epochs", "3"]).succeeds();
+    plan.says("trained for 4 epochs, more than the 3 asked for");
+    let plan = project.pipe(&["plan", "p.yaml", "--set", then, "--epochs", "1"]).succeeds();
+    plan.says("more than the 1 asked for");
+}
+
 #[test]
 fn a_sweep_takes_what_was_trained_without_it() {
     let project = Project::new();
