@@ -1,12 +1,13 @@
 //! Which files of the project are a stage's own, so that it may write over them and remove them.
 //!
-//! What a stage made before is its own, and so is what stages made that its pipeline does not have
-//! any more: a stage that was renamed is found again by its place, not by its name.
+//! What a stage made before is its own. So is, in its place, what stages made that its pipeline does
+//! not have any more, or that write elsewhere now: a stage that was renamed is found again by its
+//! place, not by its name, and two stages may exchange their places.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::kind::{RunContext, StageError};
+use crate::kind::{Files, RunContext, StageError};
 use crate::state::{Output, Outputs, Record};
 
 impl RunContext<'_> {
@@ -17,15 +18,29 @@ impl RunContext<'_> {
     }
 
     /// Files that this stage made, now and before, and those of stages that are not in the pipeline
-    /// any more.
+    /// any more: nobody else makes them.
     pub fn known_outputs(&self) -> impl Iterator<Item = &Output> {
-        let left = self.left_behind().iter().filter_map(|record| record.made.as_ref());
-        self.made.iter().chain(left).flat_map(Outputs::all)
+        self.outputs_of(|record| {
+            self.graph.stages().all(|stage| *stage.id.as_str() != record.stage)
+        })
+    }
+
+    /// The same with those that other stages made in places which they have left.
+    pub fn outputs_in_place(&self) -> impl Iterator<Item = &Output> {
+        self.outputs_of(|_| true)
+    }
+
+    fn outputs_of(&self, of: impl Fn(&Record) -> bool) -> impl Iterator<Item = &Output> {
+        let left = self.left_behind().iter().filter(move |record| of(record));
+        self.made
+            .iter()
+            .chain(left.filter_map(|record| record.made.as_ref()))
+            .flat_map(Outputs::all)
     }
 
     /// Where the stage has put files: what it noted, and what was made.
     pub fn own_places(&self) -> BTreeSet<PathBuf> {
-        let made = self.known_outputs().map(|output| output.path.clone());
+        let made = self.outputs_in_place().map(|output| output.path.clone());
         self.noted_places().into_iter().chain(made).map(PathBuf::from).collect()
     }
 
@@ -34,7 +49,7 @@ impl RunContext<'_> {
     pub fn is_own(&self, file: &Path) -> bool {
         let is_unchanged = |o: &Output| self.if_unchanged(o).is_some();
         self.is_noted(file)
-            || self.known_outputs().any(|o| Path::new(&o.path) == file && is_unchanged(o))
+            || self.outputs_in_place().any(|o| Path::new(&o.path) == file && is_unchanged(o))
     }
 
     /// Whether a path is in a place that the stage noted.
@@ -54,6 +69,8 @@ impl RunContext<'_> {
     }
 
     fn left_behind(&self) -> &[Record] {
-        self.journal.left_behind(self.graph.stages().map(|stage| &stage.id))
+        let writes = |files: Files| files.writes.into_iter().map(|(_, path)| path).collect();
+        let stages = self.graph.stages();
+        self.journal.left_behind(stages.map(|stage| (&stage.id, writes(stage.stage.files()))))
     }
 }

@@ -1,6 +1,8 @@
 //! Files of somebody else where a result is to be written: nothing is lost, and nothing is computed
 //! for a place that cannot take it.
 
+use std::process::Command;
+
 use crate::project::{Project, TINY};
 
 const PICTURE: &str = "
@@ -126,6 +128,45 @@ fn files_are_those_of_the_stage_that_made_them_last() {
         .write("mine/grid.png", std::fs::read(project.path("mine/quality/nearest.png")).unwrap());
     project.pipe(&["report", "-o", "page.html"]).succeeds();
     assert!(!project.read("page.html").contains("\"path\":\"mine/grid.png\""), "it is mine");
+}
+
+#[test]
+fn stages_that_exchange_their_places_leave_what_an_empty_folder_gets() {
+    let stages = |[a, b, c, d, e, f]: [&str; 6]| {
+        format!(
+            "{TINY}
+  many: {{ kind: sample, from: base, to: {a}, seeds: 0-5, steps: 2, device: cpu }}
+  few: {{ kind: sample, from: base, to: {b}, seeds: 10-11, classes: [circle], steps: 2, device: cpu }}
+  each: {{ kind: sample, from: base, each_checkpoint: true, to: {c}, seeds: 0-1, steps: 2, device: cpu }}
+  one: {{ kind: sample, from: base, to: {d}, seeds: 7-9, steps: 2, device: cpu }}
+  grids: {{ kind: sample, from: base, each_checkpoint: true, to: {e}, n: 2, steps: 2, device: cpu }}
+  grid: {{ kind: sample, from: base, to: {f}, n: 2, steps: 2, device: cpu, seed: 9 }}
+"
+        )
+    };
+    let now = stages(["out/A", "out/B", "out/C", "out/D", "out/E/g.png", "out/F/g.png"]);
+    let before = stages(["out/B", "out/A", "out/D", "out/C", "out/F/g.png", "out/E/g.png"]);
+    let files = |project: &Project| {
+        let mut find = Command::new("find");
+        let found = find.args(["out", "-type", "f"]).current_dir(project.path("")).output();
+        let text = String::from_utf8(found.unwrap().stdout).unwrap();
+        let mut files: Vec<String> = text.lines().map(str::to_owned).collect();
+        files.sort();
+        files
+    };
+    let straight = Project::new();
+    straight.write("p.yaml", &now);
+    straight.pipe(&["run", "p.yaml"]).succeeds();
+    for jobs in ["1", "4"] {
+        let project = Project::new();
+        project.write("p.yaml", &before);
+        project.pipe(&["run", "p.yaml", "--jobs", jobs]).succeeds();
+        project.write("p.yaml", &now);
+        project.pipe(&["run", "p.yaml", "--jobs", jobs]).succeeds();
+        assert_eq!(files(&project), files(&straight), "--jobs {jobs}");
+        project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
+        project.pipe(&["verify"]).succeeds();
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use pipe_fs::{ProjectRoot, STATE_FOLDER, atomic};
 use serde_json::Value;
 
 use super::stage_log::StageLogs;
-use crate::state::{OutputBaseline, Outputs, Progress, Record, record};
+use crate::state::{OutputBaseline, Outputs, Progress, Record, WritingStage, left_behind, record};
 
 /// Passes events on, and keeps those that say something tomorrow.
 pub struct Journal<'a> {
@@ -123,9 +123,12 @@ impl<'a> Journal<'a> {
         self.records().get(stage).map(|record| record.places.clone()).unwrap_or_default()
     }
 
-    /// The records of stages that the pipeline does not have any more: of none of `stages`.
-    pub(crate) fn left_behind<'s>(&self, stages: impl Iterator<Item = &'s StageId>) -> &[Record] {
-        self.left_behind.get_or_init(|| Record::left_behind(&self.root, &self.pipeline, stages))
+    /// See [`left_behind`]: as it is when that is first asked for.
+    pub(crate) fn left_behind<'s>(
+        &self,
+        stages: impl Iterator<Item = WritingStage<'s>>,
+    ) -> &[Record] {
+        self.left_behind.get_or_init(|| left_behind(&self.root, &self.pipeline, stages))
     }
 
     /// Passes an event on, and keeps nothing of it: it is about this process, and not about the stage,

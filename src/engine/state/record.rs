@@ -1,7 +1,7 @@
 //! What the engine remembers of each stage: how it was last left, and what it made. One JSON file a
 //! stage, `.pipe/records/PIPELINE/STAGE.json`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -195,7 +195,7 @@ impl Record {
         })
     }
 
-    fn read(disk: &Disk, path: &Path) -> Option<Self> {
+    pub(super) fn read(disk: &Disk, path: &Path) -> Option<Self> {
         let damaged = |why| {
             checksummed_json::warn_once(path, &format!("the stage counts as never run: {why}"))
         };
@@ -222,21 +222,6 @@ impl Record {
             newest.get(&of_stage) == Some(&record.updated_at)
         });
         found
-    }
-
-    /// Those of a pipeline's stages that are none of `stages`: they were renamed, or taken out. Not
-    /// of one that somebody runs at this moment.
-    pub(crate) fn left_behind<'a>(
-        root: &ProjectRoot,
-        pipeline: &str,
-        stages: impl Iterator<Item = &'a StageId>,
-    ) -> Vec<Self> {
-        let todays: HashSet<PathBuf> = stages.map(|stage| path(root, pipeline, stage)).collect();
-        let mut files = json_files(&folder(root, "records", pipeline));
-        files.retain(|file| !todays.contains(file) && is_free(root, file));
-        files.sort();
-        let records = files.iter().filter_map(|file| Self::read(root.disk(), file));
-        records.filter(|record| record.pipeline == pipeline).collect()
     }
 
     /// The record in a file, or what is wrong with it.
@@ -304,13 +289,9 @@ pub fn record_files(root: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn json_files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn json_files(folder: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|f| f.path());
     files.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
-}
-
-fn is_free(root: &ProjectRoot, record: &Path) -> bool {
-    Lock::holder(root.disk(), &record_lock(record)).is_none()
 }
 
 /// Takes a stage for this process, or says who has it.

@@ -91,7 +91,7 @@ pub(super) fn remove_former(
     files: &[PathBuf],
 ) -> Result<(), StageError> {
     let todays: HashSet<&Path> = files.iter().map(PathBuf::as_path).collect();
-    for old in context.known_outputs() {
+    for old in context.outputs_in_place() {
         let path = Path::new(&old.path);
         if is_of(path) && !todays.contains(path) {
             let is_own = context.if_unchanged(old).is_some() || context.is_noted(path);
