@@ -211,6 +211,22 @@ fn a_copy_is_the_best_of_a_run_by_any_of_its_metrics() {
 }
 
 #[test]
+fn a_better_epoch_whose_checkpoint_was_not_kept_is_told() {
+    let project = Project::new();
+    let base = sweep().replace("    matrix: { learning_rate: [1.0e-3, 1.0e-2] }\n", "");
+    let copy =
+        "  worst: { kind: copy_best, from: base, by: train_loss, mode: max, to: worst.ckpt }\n";
+    let all = base.replace("epochs: 2 }", "epochs: 4 }") + copy;
+    let few = all.replace("keep_last_n: null", "keep_last_n: 1");
+    project.write("p.yaml", few.replace("name: tiny", "name: few"));
+    project.pipe(&["run", "p.yaml"]).succeeds().says("its checkpoint was not kept; epoch");
+    let project = Project::new();
+    project.write("p.yaml", all);
+    let said = project.pipe(&["run", "p.yaml"]).succeeds().stderr();
+    assert!(!said.contains("was not kept"), "{said}");
+}
+
+#[test]
 fn the_best_few_stay() {
     let project = Project::new();
     let base = sweep().replace("    matrix: { learning_rate: [1.0e-3, 1.0e-2] }\n", "");

@@ -301,7 +301,7 @@ fn connect_files(
                 let at = ["stages", stage.id.declared(), key];
                 let message = format!("{} is written by stage `{other}` too", path.display());
                 let error = error_at(&file.source, &at, Part::Value, message);
-                let error = match own_files::of_matrix(&stage.id, &other, key, &path) {
+                let error = match own_files::of_matrix(file, &stage.id, &other, key, &path) {
                     Some(note) => error.note(note),
                     None => error,
                 };

@@ -15,6 +15,7 @@ use crate::source::Part;
 
 /// How members of one matrix get a file each, where two of them write the same one: what to write.
 pub(super) fn of_matrix(
+    file: &PipelineFile,
     stage: &StageId,
     other: &StageId,
     key: &str,
@@ -30,7 +31,14 @@ pub(super) fn of_matrix(
     let others = values(other);
     let differs = values(stage).into_iter().find(|value| !others.contains(value))?;
     let (setting, _) = differs.split_once('=')?;
-    let own = named(path, [setting].into_iter())?;
+    // As it stands in the file, so that values of the matrix that are in it already stay.
+    let declared = file.stage(stage.declared()).and_then(|stage| stage.body.get(key));
+    let declared = declared.and_then(|value| match value.as_array().map(Vec::as_slice) {
+        Some([only]) => only.as_str(),
+        Some(_) => None,
+        None => value.as_str(),
+    });
+    let own = named(declared.map_or(path, Path::new), [setting].into_iter())?;
     let own = own.to_str()?;
     let own = if key == "to" { own.to_owned() } else { format!("[{own}]") };
     let set = format!("{}.{key}={own}", stage.declared());

@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod overlooked;
 mod program;
 mod writing;
 
@@ -204,6 +205,9 @@ impl Stage for CopyBest {
             .at("from"));
         };
         let source = self.selected(&from)?;
+        if let Some(by) = &self.settings.by {
+            overlooked::tell(context, &from, &source, (by, self.mode()));
+        }
         let file = Checkpoint::open(&source.path).and_then(|file| file.verify().map(|()| file));
         let file = file.map_err(|e| not_copied(e.to_string()))?;
         // The run's record, if an older program wrote it, has a digest for which the file is read
@@ -312,7 +316,7 @@ impl CopyBest {
 
     /// Whether the checkpoints can have the metric by which one of them is chosen.
     fn check_metric(&self, metric: &str, pipeline: &PipelineView) -> Vec<Diagnostic> {
-        let CopyBestSettings { from, mode, .. } = &self.settings;
+        let from = &self.settings.from;
         let judge = metric.split_once('.').map(|(stage, _)| stage);
         if let Some(judge) = judge.filter(|stage| !pipeline.members(stage).is_empty()) {
             let message = format!(
@@ -325,7 +329,7 @@ impl CopyBest {
         }
         let over = std::slice::from_ref(from);
         let mut found = lint_selection::check_metric("by", metric, over, pipeline);
-        found.extend(lint_mode("by", metric, mode.unwrap_or(Mode::Min)));
+        found.extend(lint_mode("by", metric, self.mode()));
         found
     }
 
@@ -333,8 +337,8 @@ impl CopyBest {
     fn best_by(&self, metric: &str, from: &Checkpoints) -> Result<CheckpointFile, StageError> {
         let all: Vec<CheckpointFile> =
             from.epochs().into_iter().filter_map(|epoch| from.of_epoch(epoch)).collect();
-        let mode = self.settings.mode.unwrap_or(Mode::Min);
-        let best = mode.best(all.iter().map(|file| (file, file.metrics.get(metric).copied())));
+        let best =
+            self.mode().best(all.iter().map(|file| (file, file.metrics.get(metric).copied())));
         let found = best.map(|(best, _)| best.clone());
         found.ok_or_else(|| {
             let known = all.iter().flat_map(|file| file.metrics.keys().map(String::as_str));
@@ -343,6 +347,11 @@ impl CopyBest {
             let missing = missing.unwrap_or_else(|| format!("{whoever} no finite {metric}"));
             StageError::setting(missing).at("by")
         })
+    }
+
+    /// Whether a lower or a higher value of `by` is better.
+    fn mode(&self) -> Mode {
+        self.settings.mode.unwrap_or(Mode::Min)
     }
 
     /// Whose checkpoints they are, for messages.

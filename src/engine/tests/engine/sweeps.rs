@@ -206,4 +206,10 @@ fn members_that_would_write_one_file_are_told_how_each_gets_its_own() {
     let error = Project::new(file).sweep("a.env.N=1,2").error();
     let own = "`outputs: [out/a_${matrix.env.N}.txt]`, or --set 'a.outputs=[out/a_${matrix.env.N}.txt]' beside --sweep";
     assert!(error.contains(&format!("give each a file of its own: {own}")), "{error}");
+    // Values of a matrix that are in the name already stay.
+    let file = "name: p\nstages:\n  a:\n    kind: command\n    run: x\n    \
+                outputs: ['out/${matrix.env.N}.txt']\n    env: { N: '1', M: '1' }\n    \
+                matrix: { env.N: ['1', '2'] }\n";
+    let error = Project::new(file).sweep("a.env.M=3,4").error();
+    assert!(error.contains("`outputs: [out/${matrix.env.N}_${matrix.env.M}.txt]`"), "{error}");
 }
