@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use pipe_core::shell::CommandLine;
+use pipe_fs::ProjectRoot;
+use pipe_remote::RepairRecord;
 use pipe_runs::{Run, Runs};
 use pipe_train::checkpoint::{LoraFile, lora_damage};
+use pipe_upkeep::repair::{Repaired, repair};
+use pipe_upkeep::verify;
 use pipe_upkeep::verify::{Damage, Owner, Verified};
-use pipe_upkeep::{repair, verify};
 use serde_json::json;
 
 use super::pipeline_args::OptionalPipelineArgs;
@@ -40,8 +43,8 @@ pub fn verify(arguments: VerifyArguments, kinds: &Kinds) -> Result<ExitCode, Cli
     let subject = Subject::of(args, kinds)?;
     let (folders, root) = (subject.folders()?, subject.root()?);
     let found = look(&folders)?;
-    let repaired = (arguments.repair && !arguments.dry_run)
-        .then(|| repair::repair(root.disk(), &found.damaged, &found.shared));
+    let repaired =
+        (arguments.repair && !arguments.dry_run).then(|| mend(&root, &found)).transpose()?;
     let whole = match &repaired {
         Some(repaired) => repaired.failed.is_empty(),
         None => found.damaged.is_empty(),
@@ -102,6 +105,19 @@ pub fn verify(arguments: VerifyArguments, kinds: &Kinds) -> Result<ExitCode, Cli
         }
     }
     Ok(code)
+}
+
+/// Repairs what was found, and notes what comes back from a store.
+fn mend(root: &ProjectRoot, found: &Verified) -> Result<Repaired, CliError> {
+    let damaged: Vec<&Path> = found.damaged.iter().map(|d| d.path.as_path()).collect();
+    let runs = found.damaged.iter().filter_map(|damage| match &damage.owner {
+        Owner::Run(run) => Some(run.folder.as_path()),
+        Owner::Lock(_) => None,
+    });
+    let record = RepairRecord::begin(root, &damaged, runs)?;
+    let repaired = repair(root.disk(), &found.damaged, &found.shared);
+    record.finish(&repaired.put_in_order)?;
+    Ok(repaired)
 }
 
 /// Looks at everything: at what the engine keeps, and at what LoRA runs keep besides.

@@ -153,7 +153,11 @@ impl Committer {
                 None => files.retain(|other, _| !is_within(other, path)),
             }
         }
-        let mut removed = state.map(|state| state.removed).unwrap_or_default();
+        let (mut removed, mut repaired) =
+            state.map(|state| (state.removed, state.repaired)).unwrap_or_default();
+        // What stands in its place now was meant.
+        let is_edited = |path: &String| edits.iter().any(|(edited, _)| is_within(path, edited));
+        repaired.retain(|path, _| files.contains_key(path) && !is_edited(path));
         removed.retain(|gone| files.keys().any(|path| is_within(path, gone)));
         if files == self.base.files && self.base.generation > 0 {
             return Ok(());
@@ -173,6 +177,7 @@ impl Committer {
         let remembered = |index: &Index, instead_of: Option<String>| SyncState {
             instead_of,
             removed: removed.clone(),
+            repaired: repaired.clone(),
             ..SyncState::new(&self.bucket.url, index.clone())
         };
         remembered(&next, Some(self.base.commit.clone())).save(&root)?;

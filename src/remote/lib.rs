@@ -50,7 +50,7 @@
 //! |---|---|
 //! | `PREFIX/PIPELINE/…` in the store | objects, by the path of their file |
 //! | `PREFIX/PIPELINE/.pipe/index/0000000007.json` | the seventh index |
-//! | `.pipe/store/PIPELINE.json` in the folder | the base, and files that were removed on purpose |
+//! | `.pipe/store/PIPELINE.json` in the folder | the base, and files that were removed on purpose or by a repair |
 //! | `.pipe/store/PIPELINE.lock` | held by whoever changes the store or that file |
 //! | `.pipe/aside/` | files of the folder that `--take store` replaced |
 //!
@@ -115,6 +115,7 @@ mod mirror;
 mod pending_changes;
 mod project;
 mod pull;
+mod repaired;
 mod snapshot;
 mod state_paths;
 mod sync_plan;
@@ -128,4 +129,5 @@ pub use error::{RemoteError, RemoteErrorKind};
 pub use mirror::{Mirror, MirrorEvent, MirrorStats};
 pub use project::Project;
 pub use pull::{ConflictResolution, DownloadSummary, WorkingCopy, pull};
+pub use repaired::RepairRecord;
 pub use sync_state::record_removal;

@@ -2,7 +2,7 @@
 //! runs, and the files that its stages put elsewhere. Caches, locks, logs of jobs, half files and
 //! what was set aside are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
@@ -35,6 +35,9 @@ pub(crate) struct FileStat {
 pub(crate) struct Scan {
     pub files: BTreeMap<String, FileStat>,
     pub busy: Vec<String>,
+    /// Files that a repair wrote in the place of what was lost, and that are still as it wrote
+    /// them.
+    pub repaired: BTreeSet<String>,
 }
 
 impl Project {

@@ -13,6 +13,7 @@ use crate::download::{download, has_content};
 use crate::error::{RemoteError, RemoteErrorKind};
 use crate::index::{Entry, Index};
 use crate::project::{self, FileStat, Project, file_stat};
+use crate::repaired;
 use crate::sync_plan::{Comparison, SyncPlan, compare, is_unchanged_since};
 use crate::sync_state::{self, SyncState};
 
@@ -213,6 +214,14 @@ fn plan_with_index(
     let same = |path: &str, file: &FileStat, entry: &Entry| {
         project.locate(path).is_ok_and(|path| has_content(&path, file.bytes, file.modified, entry))
     };
+    for (path, written) in state.iter().flat_map(|state| &state.repaired) {
+        let is_as_written = |written: &String| {
+            project.locate(path).is_ok_and(|file| repaired::holds(&file, written))
+        };
+        if local.files.contains_key(path) && written.as_ref().is_some_and(is_as_written) {
+            local.repaired.insert(path.clone());
+        }
+    }
     match compare(&local, state, &known, resolution, &same) {
         Comparison::Plan(mut plan) => {
             // What a person removed here goes there too, whatever it was.
@@ -279,8 +288,9 @@ fn apply_locally(
         atomic::remove(root.disk(), &file)?;
         remove_empty_folders(root, &file);
     }
-    let removed = std::mem::take(&mut state.removed);
-    SyncState { removed, ..SyncState::new(&bucket.url, remote.clone()) }.save(root)?;
+    let SyncState { removed, mut repaired, .. } = state;
+    repaired.retain(|path, _| !plan.download.contains(path));
+    SyncState { removed, repaired, ..SyncState::new(&bucket.url, remote.clone()) }.save(root)?;
     Ok(downloaded)
 }
 

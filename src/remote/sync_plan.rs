@@ -62,7 +62,7 @@ pub(crate) fn compare(
         .collect();
 
     if state.is_some_and(|state| is_unchanged_since(state, remote)) {
-        return Comparison::Plan(plan_for_unchanged_store(state, changed, missing));
+        return Comparison::Plan(plan_for_unchanged_store(local, state, changed, missing));
     }
 
     // The store has changed since the base. The folder must hold what the base or the store has.
@@ -74,7 +74,10 @@ pub(crate) fn compare(
         .collect();
     let known = |path: &String| {
         let file = &local.files[path];
-        before.iter().any(|files| files.get(path).is_some_and(|entry| same(path, file, entry)))
+        local.repaired.contains(path)
+            || before
+                .iter()
+                .any(|files| files.get(path).is_some_and(|entry| same(path, file, entry)))
     };
     let (older, own): (Vec<String>, Vec<String>) = changed.into_iter().partition(known);
     let (replaced, delete_local): (Vec<String>, Vec<String>) =
@@ -101,25 +104,34 @@ pub(crate) fn compare(
         }),
         Some(ConflictResolution::Folder) => {
             let upload = own.into_iter().chain(older).collect();
-            Comparison::Plan(SyncPlan { upload, delete_remote: missing, ..SyncPlan::default() })
+            // Of what a repair took away the store may have the one whole copy.
+            let taken = |path: &String| state.is_some_and(|state| state.was_repaired(path));
+            let delete_remote = missing.into_iter().filter(|path| !taken(path)).collect();
+            Comparison::Plan(SyncPlan { upload, delete_remote, ..SyncPlan::default() })
         }
     }
 }
 
 /// The store has not changed since the base. A file that is missing was removed on purpose, was
-/// given up by a run that went on, or is lost.
+/// given up by a run that went on, or is lost. What a repair took away is lost, and a run that it
+/// put in order did not go on by that: the run comes back as the store has it.
 fn plan_for_unchanged_store(
+    local: &Scan,
     state: Option<&SyncState>,
     changed: Vec<String>,
     missing: Vec<String>,
 ) -> SyncPlan {
     let removed = |path: &String| state.is_some_and(|state| state.was_removed(path));
+    let taken = |path: &String| state.is_some_and(|state| state.was_repaired(path));
+    let (mut lost, changed): (Vec<String>, Vec<String>) =
+        changed.into_iter().partition(|path| local.repaired.contains(path));
     let went_on = |path: &String| {
         let run = run_of(path).map(|run| format!("{run}/metadata.json"));
         run.is_some_and(|metadata| metadata != *path && changed.contains(&metadata))
     };
-    let (delete_remote, download) =
-        missing.into_iter().partition(|path| removed(path) || went_on(path));
+    let (delete_remote, mut download): (Vec<String>, Vec<String>) =
+        missing.into_iter().partition(|path| removed(path) || (went_on(path) && !taken(path)));
+    download.append(&mut lost);
     SyncPlan { download, upload: changed, delete_remote, ..SyncPlan::default() }
 }
 
@@ -169,6 +181,8 @@ mod tests {
     struct Case {
         local: &'static str,
         busy: Vec<String>,
+        /// What a repair wrote, and is as it wrote it.
+        repaired: Vec<String>,
         remote: Index,
         state: Option<SyncState>,
     }
@@ -179,7 +193,17 @@ mod tests {
             let remote = Index::empty("p").next(files(remote));
             let mut index = remote.next(files(last));
             index.generation = 0;
-            Self { local, busy: Vec::new(), remote, state: Some(SyncState::new("url", index)) }
+            let (busy, repaired) = (Vec::new(), Vec::new());
+            Self { local, busy, repaired, remote, state: Some(SyncState::new("url", index)) }
+        }
+
+        /// A repair took these files away, or wrote those that stand.
+        fn repaired(mut self, paths: &[&'static str]) -> Self {
+            let stands = |path: &str| files(self.local).contains_key(path);
+            self.repaired =
+                paths.iter().filter(|path| stands(path)).map(|path| path.to_string()).collect();
+            let noted = paths.iter().map(|path| (path.to_string(), None));
+            self.change(|state| state.repaired = noted.collect())
         }
 
         /// Nobody but this folder changed the store.
@@ -204,6 +228,7 @@ mod tests {
             let local = Scan {
                 files: contents.keys().map(|name| (name.clone(), standing)).collect(),
                 busy: self.busy.clone(),
+                repaired: self.repaired.iter().cloned().collect(),
             };
             let same =
                 |path: &str, _: &FileStat, entry: &Entry| contents[path].sha256 == entry.sha256;
@@ -263,6 +288,31 @@ mod tests {
         Case::new("r/run_001/metadata.json:1", of_run, of_run)
             .alone()
             .goes("download r/run_001/c/e1");
+    }
+
+    #[test]
+    fn what_a_repair_took_away_comes_back_and_goes_from_no_store() {
+        const METADATA: &str = "r/run_001/metadata.json";
+        const EPOCH: &str = "r/run_001/c/e2";
+        let of_run = "r/run_001/metadata.json:2 r/run_001/c/e1:1 r/run_001/c/e2:1";
+        let local = "r/run_001/metadata.json:1 r/run_001/c/e1:1";
+        let both = "download r/run_001/c/e2 r/run_001/metadata.json";
+        let case = |remote| Case::new(local, of_run, remote).repaired(&[METADATA, EPOCH]);
+        case(of_run).alone().goes(both);
+        // Whoever went on elsewhere went on from the whole state.
+        let further = "r/run_001/metadata.json:3 r/run_001/c/e1:1 r/run_001/c/e2:1";
+        case(further).goes(both);
+        // The folder's own state had gone on before the repair, or goes on since.
+        let gone_on = Case::new(local, of_run, of_run).repaired(&[EPOCH]);
+        gone_on.alone().goes("download r/run_001/c/e2; upload r/run_001/metadata.json");
+        Case::new(local, of_run, further)
+            .repaired(&[EPOCH])
+            .goes_resolving(Some(ConflictResolution::Folder), "upload r/run_001/metadata.json");
+        // What somebody removed on purpose stays away all the same.
+        case(of_run)
+            .alone()
+            .change(|state| state.removed.push(EPOCH.into()))
+            .goes("download r/run_001/metadata.json; delete remote r/run_001/c/e2");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a folder remembers of its store, `.pipe/store/PIPELINE.json`: the index that was last the
 //! same here and there. All processes of one folder share it; who changes the store has its lock.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,11 +28,22 @@ pub(crate) struct SyncState {
     /// Files and folders that were removed on purpose, and not yet in the store.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<String>,
+    /// Files that a repair took away, or wrote in the place of what was lost: with the SHA-256 of
+    /// what it wrote. The store has them as they were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub repaired: BTreeMap<String, Option<String>>,
 }
 
 impl SyncState {
     pub fn new(url: &str, index: Index) -> Self {
-        Self { url: url.to_owned(), index, instead_of: None, fetching: None, removed: Vec::new() }
+        Self {
+            url: url.to_owned(),
+            index,
+            instead_of: None,
+            fetching: None,
+            removed: Vec::new(),
+            repaired: BTreeMap::new(),
+        }
     }
 
     /// What is known of this store; nothing if the file is missing, damaged, or of another store.
@@ -64,6 +76,11 @@ impl SyncState {
     /// Whether a file was removed on purpose.
     pub fn was_removed(&self, path: &str) -> bool {
         self.removed.iter().any(|gone| is_within(path, gone))
+    }
+
+    /// Whether a repair took a file away, or wrote another one in its place.
+    pub fn was_repaired(&self, path: &str) -> bool {
+        self.repaired.contains_key(path)
     }
 }
 
@@ -110,6 +127,20 @@ pub fn record_removal(root: &ProjectRoot, removed: &Path) -> Result<(), RemoteEr
     let Some(removed) = removed.strip_prefix(root).unwrap_or(removed).to_str() else {
         return Ok(());
     };
+    change_each(root, |state| {
+        let is_known = state.index.files.keys().any(|path| is_within(path, removed));
+        if is_known {
+            state.removed.push(removed.to_owned());
+        }
+        is_known
+    })
+}
+
+/// Changes what the folder remembers of each store, where `change` says that it did.
+pub(crate) fn change_each(
+    root: &ProjectRoot,
+    mut change: impl FnMut(&mut SyncState) -> bool,
+) -> Result<(), RemoteError> {
     let entries =
         std::fs::read_dir(root.join(STATE_FOLDER).join("store")).into_iter().flatten().flatten();
     for path in entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")) {
@@ -117,9 +148,8 @@ pub fn record_removal(root: &ProjectRoot, removed: &Path) -> Result<(), RemoteEr
         let Some(pipeline) = read().map(|state| state.index.pipeline) else { continue };
         let _lock = lock(root, &pipeline, Duration::from_secs(10))?;
         if let Some(mut state) = read()
-            && state.index.files.keys().any(|path| is_within(path, removed))
+            && change(&mut state)
         {
-            state.removed.push(removed.to_owned());
             state.save(root)?;
         }
     }

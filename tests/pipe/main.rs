@@ -80,6 +80,8 @@ mod standing;
 mod start_file;
 mod stopping;
 mod store;
+#[cfg(unix)]
+mod store_damage;
 mod streaming;
 mod sweeps;
 mod synced;
