@@ -11,6 +11,7 @@ use pipe_engine::graph::Graph;
 use pipe_engine::state::record_is_held;
 use pipe_fs::{ProjectRoot, modified};
 use pipe_runs::Runs;
+use pipe_runs::checkpoint::header_beside;
 
 use crate::error::RemoteError;
 use crate::state_paths::{StatePath, StatePaths};
@@ -48,7 +49,11 @@ impl Project {
         let stages = graph.stages().filter(|stage| stage.kind != "command");
         let outputs =
             stages.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone()));
-        Self::new(root, &graph.pipeline.name, runs, outputs)
+        let copies = graph.stages().filter(|stage| stage.kind == "copy_best");
+        let copies =
+            copies.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone()));
+        let Self { root, pipeline, places } = Self::new(root, &graph.pipeline.name, runs, outputs);
+        Self { root, pipeline, places: places.with_copies(copies) }
     }
 
     /// A pipeline with these folders of numbered runs, and stages that were told to write these
@@ -110,6 +115,11 @@ impl Project {
         }
         for output in self.places.outputs() {
             self.add(&self.root.join(output), &mut scan.files);
+        }
+        for copy in self.places.copies() {
+            let copy = self.root.join(copy);
+            self.add(&header_beside(&copy), &mut scan.files);
+            self.add_all(&copy, &mut scan.files);
         }
         scan
     }

@@ -1,6 +1,7 @@
 //! Paths of a pipeline's state. What an index, a `metadata.json`, a record or any other file from
 //! elsewhere names is read, written and removed only if it is one of these: a record, a file that
-//! this program keeps in a numbered run, or a file that a stage was told to write. So whoever can
+//! this program keeps in a numbered run, or a file that a stage was told to write, with the header
+//! beside a copy of a program's checkpoint. So whoever can
 //! write such a file can change the state, and nothing beside it.
 
 use std::collections::BTreeSet;
@@ -8,7 +9,8 @@ use std::path::{Component, Path, PathBuf};
 
 use pipe_core::names;
 use pipe_fs::{FileError, STATE_FOLDER};
-use pipe_runs::{is_plain_name, is_run_file, is_run_subfolder, number_of};
+use pipe_runs::checkpoint::header_beside;
+use pipe_runs::{CHECKPOINTS, is_plain_name, is_run_file, is_run_subfolder, number_of};
 
 /// Where a pipeline keeps its state in the folder of a project. All of it is relative to that
 /// folder, with `/` between the parts.
@@ -17,6 +19,7 @@ pub struct StatePaths {
     records: BTreeSet<String>,
     runs: BTreeSet<String>,
     outputs: BTreeSet<String>,
+    copies: BTreeSet<String>,
 }
 
 /// The path of a file of the state, relative to the project.
@@ -41,7 +44,19 @@ impl StatePaths {
             records: named.map(|name| format!("{STATE_FOLDER}/records/{name}")).into(),
             runs: runs.into_iter().filter_map(|path| inside(&path)).collect(),
             outputs: outputs.into_iter().filter_map(|path| inside(&path)).collect(),
+            copies: BTreeSet::new(),
         }
+    }
+
+    /// With outputs that can be copies of checkpoints. What a program wrote has its header in a file
+    /// beside it, and can be a folder: all of it is the state, or none of it is of use.
+    pub fn with_copies(self, copies: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { copies: copies.into_iter().filter_map(|path| inside(&path)).collect(), ..self }
+    }
+
+    /// Outputs that can be copies of checkpoints.
+    pub fn copies(&self) -> impl Iterator<Item = &str> {
+        self.copies.iter().map(String::as_str)
     }
 
     /// Folders of numbered runs, relative to the project.
@@ -66,6 +81,9 @@ impl StatePaths {
         if self.outputs.contains(text) {
             return of(text.len());
         }
+        if let Some(chosen) = self.in_copy(text) {
+            return of(chosen);
+        }
         if let Some((folder, name)) = text.rsplit_once('/')
             && self.records.contains(folder)
         {
@@ -82,6 +100,18 @@ impl StatePaths {
     pub fn covers(&self, text: &str) -> bool {
         let folder = || self.in_run(text).is_some_and(|(_, rest)| is_run_subfolder(rest));
         folder() || self.path(text).is_some()
+    }
+
+    /// For the header beside a copy and the files in it: how much of the path settings chose.
+    fn in_copy(&self, text: &str) -> Option<usize> {
+        if self.copies.iter().any(|copy| header_beside(Path::new(copy)) == Path::new(text)) {
+            return Some(text.len());
+        }
+        self.copies.iter().find_map(|copy| {
+            let inner = text.strip_prefix(copy.as_str())?.strip_prefix('/')?;
+            // A copy holds what a checkpoint of a run holds.
+            is_run_file(&format!("{CHECKPOINTS}/copy.ckpt/{inner}")).then_some(copy.len())
+        })
     }
 
     /// The folder of runs, and what stands behind the number of the run.
@@ -243,6 +273,27 @@ mod tests {
         );
         let top = StatePaths::new("p", [PathBuf::from(".")], []);
         assert!(top.path("run_001/metadata.json").is_some() && top.path("metadata.json").is_none());
+    }
+
+    #[test]
+    fn of_a_copy_its_header_and_all_that_is_in_it_are_the_state() {
+        let places = places().with_copies(["out/model".into(), "./b.ckpt".into()]);
+        for path in ["out/model.json", "b.ckpt.json", "out/model/w.bin", "out/model/in/.metadata"] {
+            assert_eq!(places.path(path).map(|p| p.text), Some(path.to_owned()), "{path}");
+            assert!(places.covers(path));
+        }
+        let not = [
+            "out/best.ckpt.json",
+            "out/model.json.json",
+            "out/model/",
+            "out/model/../x",
+            "out/model/.git/config",
+            "out/model.d/x",
+            "out/model2.json",
+        ];
+        for path in not {
+            assert_eq!(places.path(path), None, "{path:?}");
+        }
     }
 
     #[test]

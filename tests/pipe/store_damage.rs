@@ -111,3 +111,59 @@ fn metadata_and_copies_that_were_damaged_come_back_as_they_were() {
     assert!(std::fs::read(project.path("out/best.ckpt")).unwrap() == copy);
     project.pipe(&["verify"]).succeeds();
 }
+
+const PROGRAM: &str = "
+name: c
+stages:
+  base: { kind: trainer, run: sh train.sh, inputs: [train.sh], epochs: 1 }
+  best: { kind: copy_best, from: base, to: out/model.bin }
+";
+
+/// Two machines with one store. A checkpoint is what `make` leaves in `$scratch/s`.
+fn machines(make: &str) -> [Project; 2] {
+    let nas = tempfile::tempdir().unwrap().keep();
+    let script = format!(
+        "set -e
+scratch=$(pipe job get scratch)
+for e in $(pipe job epochs); do
+  {make}
+  pipe job epoch $e --metric train_loss=0.$((9-e)) --checkpoint $scratch/s > /dev/null
+done
+"
+    );
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_pipe")).parent().unwrap().to_owned();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    [(); 2].map(|()| {
+        let project = Project::new()
+            .environment("PIPE_STORE", format!("file://{}", nas.display()))
+            .environment("PATH", &path);
+        project.write("p.yaml", PROGRAM);
+        project.write("train.sh", &script);
+        project
+    })
+}
+
+#[test]
+fn a_copy_and_the_header_beside_it_go_together() {
+    for (make, inner) in [
+        ("echo $e > $scratch/s", ""),
+        ("mkdir -p $scratch/s/in; echo $e > $scratch/s/in/w", "/in/w"),
+    ] {
+        let [a, b] = machines(make);
+        let content = format!("out/model.bin{inner}");
+        a.pipe(&["run", "-q", "p.yaml"]).succeeds();
+        b.pipe(&["run", "-q", "p.yaml", "--epochs", "2"]).succeeds();
+        a.pipe(&["run", "p.yaml", "--epochs", "2"]).succeeds().says("everything is up to date");
+        assert_eq!((a.read(&content), b.read(&content)), ("2\n".into(), "2\n".into()));
+        assert_eq!(a.read("out/model.bin.json"), b.read("out/model.bin.json"));
+        // Where all is lost it comes back as it was.
+        std::fs::remove_dir_all(a.path("out")).unwrap();
+        a.pipe(&["run", "p.yaml", "--epochs", "2"]).succeeds().says("everything is up to date");
+        assert_eq!(a.read("out/model.bin.json"), b.read("out/model.bin.json"));
+        assert_eq!(a.read(&content), "2\n");
+        a.pipe(&["run", "-q", "p.yaml", "--epochs", "3"]).succeeds();
+        b.pipe(&["run", "p.yaml", "--epochs", "3"]).succeeds().says("everything is up to date");
+        assert_eq!((a.read(&content), b.read(&content)), ("3\n".into(), "3\n".into()));
+        b.pipe(&["verify"]).succeeds();
+    }
+}
