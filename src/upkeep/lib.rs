@@ -39,5 +39,6 @@
 pub mod clean;
 pub mod repair;
 pub mod run_archive;
+mod snapshots;
 pub mod thin;
 pub mod verify;

@@ -9,6 +9,7 @@ use pipe_runs::found::checkpoint_files;
 use pipe_runs::policy::CheckpointPolicy;
 use pipe_runs::{CheckpointManager, Run, StoreError};
 
+use crate::snapshots;
 use crate::verify::{Damage, Owner};
 
 /// What was done.
@@ -93,6 +94,13 @@ impl Repaired {
             return self.files(run.disk(), &[&run.folder]);
         };
         let before = self.set_aside.len();
+        for path in paths.iter().filter(|path| snapshots::is_one(run, path) && !path.exists()) {
+            // Each is of one moment of the training, which nothing brings back.
+            self.failed.push(format!(
+                "{} is not there; a store or a copy of the run may have it",
+                path.display()
+            ));
+        }
         self.files(run.disk(), paths)?;
         // Further names of what was set aside.
         let names: Vec<PathBuf> = checkpoint_files(run).into_iter().map(|(_, path)| path).collect();

@@ -13,6 +13,8 @@ use pipe_runs::found::checkpoint_files;
 use pipe_runs::{CheckpointPath, CheckpointRecord, Metadata, Run, Runs};
 use serde_json::Value;
 
+use crate::snapshots;
+
 /// Something that is not as it was noted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
@@ -51,6 +53,7 @@ pub struct Verified {
 const CHECKPOINT: &str =
     "without it the run goes on from an older one, and the best is the best of what is left";
 const GONE: &str = "the run goes on from an older one, and the best is the best of what is left";
+const SNAPSHOT: &str = "without it averages are made of the snapshots that are left";
 const LINK: &str = "its name is given to the run's checkpoint again";
 const METADATA: &str =
     "without it nobody knows what the run is; its checkpoints stay good in its folder";
@@ -170,11 +173,23 @@ impl Verified {
                 _ => self.checkpoint(&path, None, LINK, &owner),
             }
         }
+        self.snapshots(run, metadata.as_ref(), &owner);
         let base = run.folder.join("base_model.ckpt");
         if base.exists() {
             let is_shared = self.was_seen(&base);
             self.checkpoint(&base, None, BASE, &owner);
             self.shared(&base, is_shared, &owner);
+        }
+    }
+
+    fn snapshots(&mut self, run: &Run, metadata: Option<&Metadata>, owner: &Owner) {
+        for path in snapshots::found(run) {
+            if let Some(wrong) = self.look(&path, || snapshots::wrong(&path)) {
+                self.damage(&path, wrong, SNAPSHOT, owner);
+            }
+        }
+        for path in metadata.iter().flat_map(|metadata| snapshots::missing(run, metadata)) {
+            self.damage(&path, "the run made it, and it is not there", SNAPSHOT, owner);
         }
     }
 

@@ -126,3 +126,52 @@ fn snapshots_have_a_policy_of_their_own() {
     let line = ["ckpt", "ema", RUN, "--length", "0.1", "-o", "b.ckpt"];
     project.pipe(&line).exits(1).says("epoch_004.ckpt");
 }
+
+#[test]
+fn snapshots_are_verified_as_checkpoints_are() {
+    let project = Project::new();
+    run(&project, &["--epochs", "4"]);
+    let good = |bytes: &[u8]| project.write(&format!("{RUN}/ema/epoch_002.ckpt"), bytes);
+    let (name, path) = ("ema/epoch_002.ckpt", project.path(&format!("{RUN}/ema/epoch_002.ckpt")));
+    let whole = std::fs::read(&path).unwrap();
+    project.pipe(&["verify"]).succeeds();
+    let mut flipped = whole.clone();
+    let half = flipped.len() / 2;
+    flipped[half] ^= 1;
+    for bad in [&flipped[..], &whole[..half], &[]] {
+        good(bad);
+        project.pipe(&["verify"]).exits(1).says(&format!("damaged {RUN}/{name}"));
+        project.pipe(&["verify", "--repair"]).succeeds().says(&format!("{name}.damaged"));
+        assert!(!path.exists());
+        // What was set aside is not looked for, and averages are made of the others.
+        project.pipe(&["verify"]).succeeds();
+        averaged(&project, "0.075");
+        std::fs::remove_file(project.path("at_0.075.ckpt")).unwrap();
+        good(&whole);
+    }
+    // Another epoch's snapshot under this name is none of it.
+    let other = std::fs::read(project.path(&format!("{RUN}/ema/epoch_003.ckpt"))).unwrap();
+    good(&other);
+    project.pipe(&["verify"]).exits(1).says(&format!("damaged {RUN}/{name}"));
+    good(&whole);
+    for aside in project.list(&format!("{RUN}/ema")) {
+        if aside.contains("damaged") {
+            std::fs::remove_file(project.path(&format!("{RUN}/ema/{aside}"))).unwrap();
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+    project.pipe(&["verify"]).exits(1).says(name).says("is not there");
+    project.pipe(&["verify", "--repair"]).exits(1).says("not repaired");
+    good(&whole);
+    project.pipe(&["verify"]).succeeds();
+}
+
+#[test]
+fn snapshots_that_a_setting_leaves_out_are_not_missed() {
+    let project = Project::new();
+    run(&project, &["--epochs", "4", "--set", "base.ema.snapshot_every_n_epochs=3"]);
+    run(&project, &["--epochs", "5", "--set", "base.ema.snapshot_every_n_epochs=3"]);
+    project.pipe(&["verify"]).succeeds();
+    std::fs::remove_file(project.path(&format!("{RUN}/ema/epoch_003.ckpt"))).unwrap();
+    project.pipe(&["verify"]).exits(1).says("ema/epoch_003.ckpt");
+}
