@@ -59,6 +59,7 @@ pub fn verify(arguments: VerifyArguments, kinds: &Kinds) -> Result<ExitCode, Cli
             "damaged": found.damaged.iter().map(damage).collect::<Vec<_>>(),
             "shared": found.shared.iter().map(damage).collect::<Vec<_>>(),
             "left_out": found.left_out,
+            "nobodys": found.nobodys.iter().map(|path| shown(path)).collect::<Vec<_>>(),
             "repaired": repaired.as_ref().map(|r| json!({
                 "set_aside": r.set_aside.iter().map(|(from, to)| json!({"path": shown(from), "now": shown(to)})).collect::<Vec<_>>(),
                 "put_in_order": r.put_in_order.iter().map(|path| shown(path)).collect::<Vec<_>>(),
@@ -78,6 +79,9 @@ pub fn verify(arguments: VerifyArguments, kinds: &Kinds) -> Result<ExitCode, Cli
         say!("{word} {}: {}\n  {}", shown(&damage.path), damage.what, damage.advice);
     }
     found.left_out.iter().for_each(|what| say!("left out {what}"));
+    for folder in &found.nobodys {
+        say!("left alone {}: it has no metadata.json, so it is nobody's", shown(folder));
+    }
     let good =
         format!("{} files are as they were noted, {}", found.good, table::bytes(found.bytes));
     match found.damaged.len() {
@@ -124,6 +128,9 @@ fn mend(root: &ProjectRoot, found: &Verified) -> Result<Repaired, CliError> {
 fn look(folders: &[Runs]) -> Result<Verified, CliError> {
     let mut found = verify::verify(&project::root()?, folders);
     for run in folders.iter().flat_map(Runs::list).filter(|run| run.holder().is_none()) {
+        if found.nobodys.contains(&run.folder) {
+            continue;
+        }
         let known = |damage: &Verified, path: &Path| damage.damaged.iter().any(|d| d.path == path);
         for (path, what, part) in lora_damage(&run) {
             if !known(&found, &path) {

@@ -37,6 +37,7 @@
 )]
 
 pub mod clean;
+mod nobodys;
 pub mod repair;
 pub mod run_archive;
 mod snapshots;

@@ -13,6 +13,7 @@ use pipe_runs::found::checkpoint_files;
 use pipe_runs::{CheckpointPath, CheckpointRecord, Metadata, Run, Runs};
 use serde_json::Value;
 
+use crate::nobodys::Known;
 use crate::snapshots;
 
 /// Something that is not as it was noted.
@@ -46,6 +47,8 @@ pub struct Verified {
     pub shared: Vec<Damage>,
     /// What was left out, and who has it.
     pub left_out: Vec<String>,
+    /// Folders among the runs that are none of them.
+    pub nobodys: Vec<PathBuf>,
     /// Every file that was looked at, with what is wrong with it.
     seen: HashMap<(u64, u64), Option<String>>,
 }
@@ -72,7 +75,15 @@ const SHARED: &str = "it becomes a file of its own";
 /// they name.
 pub fn verify(root: &ProjectRoot, folders: &[Runs]) -> Verified {
     let mut all = Verified::default();
-    folders.iter().flat_map(Runs::list).for_each(|run| all.run(&run));
+    let runs = folders.iter().flat_map(Runs::list);
+    let runs = runs.map(|run| (run.clone(), run.metadata().ok())).collect();
+    let known = Known { records: Record::all(root), runs };
+    for (run, _) in &known.runs {
+        match run.holder() {
+            None if known.is_nobodys(run) => all.nobodys.push(run.folder.clone()),
+            _ => all.run(run),
+        }
+    }
     let newest = newest_makers(root);
     for path in record_files(root) {
         all.record(root, &path, &newest);

@@ -240,3 +240,30 @@ fn damaged_notes_of_jobs_and_stores_are_found() {
     project.pipe(&["run", "p.yaml", "-q", &store]).succeeds();
     project.pipe(&["verify"]).succeeds();
 }
+
+#[test]
+fn a_folder_without_metadata_is_nobodys_and_stays() {
+    let project = chain();
+    project.pipe(&["run", "p.yaml", "-q"]).succeeds();
+    let folder = "checkpoints/base_training/run_007";
+    project.write(&format!("{folder}/notes.txt"), "mine");
+    for arguments in [&["verify"][..], &["verify", "--repair"]] {
+        let said = project.pipe(arguments).succeeds().says("run_007").says("nobody's").stdout();
+        assert!(!said.contains("damaged"), "{said}");
+    }
+    assert_eq!(project.read(&format!("{folder}/notes.txt")), "mine");
+    // With a version of its metadata it is a run, whatever they are.
+    project.write(&format!("{folder}/metadata.json.previous"), "{");
+    project.pipe(&["verify"]).exits(1).says(&format!("damaged {folder}/metadata.json"));
+}
+
+#[test]
+fn a_run_that_the_project_knows_is_damaged_without_its_metadata() {
+    let project = chain();
+    project.pipe(&["run", "p.yaml", "-q"]).succeeds();
+    for name in ["metadata.json", "metadata.json.previous"] {
+        std::fs::remove_file(project.path(&format!("{RUN}/{name}"))).unwrap();
+    }
+    project.pipe(&["verify"]).exits(1).says(&format!("damaged {RUN}/metadata.json"));
+    project.pipe(&["verify", "--repair"]).succeeds().says(&format!("set aside {RUN}"));
+}
