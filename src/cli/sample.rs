@@ -14,7 +14,7 @@ use pipe_train::checkpoint::{self, SamplingModel, load_guide};
 use pipe_train::device::{self, DeviceSpec, GpuAssignment};
 use pipe_train::sampling::{
     Format, GridRequest, GuidanceCheck, ModelView, PictureRequest, Seeds, Target, Which,
-    sampler_in_words,
+    check_replaces, sampler_in_words,
 };
 
 use super::live::PictureSource;
@@ -136,9 +136,7 @@ pub fn sample(
     let named_output = a.output.clone().unwrap_or_else(|| PathBuf::from(unset));
     let output_path = project::path(&named_output);
     let wanted = a.wanted(&output_path)?;
-    if let Wanted::Grid(_) = wanted {
-        output_file::make_room(&Disk::default(), &output_path)?;
-    }
+    wanted.make_room(&output_path)?;
     let path = files::checkpoint(&a.checkpoint)?;
     let adapter = a.lora.as_deref().map(files::adapter);
     let device =
@@ -200,6 +198,25 @@ enum Wanted {
     Pictures(Target),
 }
 
+impl Wanted {
+    /// Checks that it can be put there, and that nothing of anybody's is lost with what is there.
+    fn make_room(&self, path: &Path) -> Result<(), CliError> {
+        match self {
+            Self::Pictures(Target::Folder(_)) if path.is_file() => {
+                let path = path.display();
+                Err(CliError::usage(format!(
+                    "{path} is a file: name a folder, a .zip or an .npz file"
+                )))
+            }
+            Self::Pictures(Target::Folder(_)) => Ok(()),
+            _ => {
+                output_file::make_room(&Disk::default(), path)?;
+                check_replaces(path).map_err(refused)
+            }
+        }
+    }
+}
+
 /// A model that is opened, on its device.
 struct Model<'a> {
     opened: &'a SamplingModel,
@@ -239,7 +256,7 @@ impl Model<'_> {
         }
         let grid = request.sample(self.view(), self.device, after);
         let Some(grid) = grid.map_err(refused)? else { return Ok(false) };
-        let bytes = format.encode(&grid.render()).map_err(CliError::failed)?;
+        let bytes = format.encode_sampled(&grid.render()).map_err(CliError::failed)?;
         output_file::write(&Disk::default(), path, |out| out.write_all(&bytes))?;
         Ok(true)
     }
@@ -265,6 +282,9 @@ impl Model<'_> {
             batch_size: usize::from(a.batch_size),
             source: self.opened.source.clone(),
         };
+        if let Target::Folder(folder) = target {
+            request.check_alone(folder, self.view()).map_err(refused)?;
+        }
         let written = request.write(&Disk::default(), target, self.view(), self.device, after);
         let Some(written) = written.map_err(refused)? else { return Ok(false) };
         if written.kept > 0 {

@@ -93,6 +93,7 @@ pub use classes::{ClassSelection, find as find_class, same as same_class_name};
 pub use dataset::{ClassCount, Dataset};
 pub use error::{BadImage, DataError};
 pub use folder::nearest::nearest_place;
+pub use folder::scan::is_image;
 pub use folder::survey::{ClassSurvey, FolderSurvey, survey};
 pub use images::decode::ImageHeader;
 pub use images::resize::{Colour, Fit};

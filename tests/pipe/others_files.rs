@@ -196,6 +196,73 @@ fn pictures_of_their_own_never_replace_a_photograph() {
     project.pipe(&again).succeeds();
 }
 
+/// A PNG of one colour, as a camera would leave it.
+fn photograph() -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let image = image::RgbImage::from_pixel(9, 9, image::Rgb([200, 99, 0]));
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn a_command_replaces_what_a_sampling_made_alone() {
+    let project = Project::new();
+    let picture = "  picture: { kind: sample, from: base, to: drawn.png, n: 2, steps: 2 }\n";
+    project.write("p.yaml", TINY.to_owned() + picture);
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let best = "checkpoints/base_training/run_001";
+    for (name, wanted) in [
+        ("note.png", "--n=2"),
+        ("note.jpg", "--n=2"),
+        ("note.webp", "--n=2"),
+        ("note.zip", "--seeds=0-1"),
+        ("note.npz", "--seeds=0-1"),
+    ] {
+        let draw = ["sample", best, wanted, "-o", name, "--steps"];
+        for foreign in [photograph(), b"words".to_vec()] {
+            project.write(name, &foreign);
+            let ended = project.pipe(&[&draw[..], &["2"]].concat()).exits(2);
+            ended.says(&format!("{name} is there and is not marked as sampled: name another file"));
+            assert!(std::fs::read(project.path(name)).unwrap() == foreign, "{name}");
+        }
+        std::fs::remove_file(project.path(name)).unwrap();
+        for steps in ["2", "3"] {
+            project.pipe(&[&draw[..], &[steps]].concat()).succeeds();
+        }
+    }
+    project.pipe(&["sample", best, "--n=2", "--steps=3", "-o", "drawn.png"]).succeeds();
+    // A picture among those of an archive that nobody sampled.
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(project.path("note.zip")).unwrap());
+    zip.start_file("a.png", zip::write::SimpleFileOptions::default()).unwrap();
+    std::io::Write::write_all(&mut zip, &photograph()).unwrap();
+    zip.finish().unwrap();
+    let over = ["sample", best, "--seeds=0-1", "--steps=2", "-o"];
+    project.pipe(&[&over[..], &["note.zip"]].concat()).exits(2).says("is not marked as sampled");
+    project.write("words", "words");
+    project.pipe(&[&over[..], &["words"]].concat()).exits(2).says("words is a file: name a folder");
+    assert_eq!(project.read("words"), "words");
+}
+
+#[test]
+fn a_command_draws_into_no_class_folder_of_a_data_set() {
+    let project = Project::new();
+    project.write("p.yaml", TINY);
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    project.write("photos/circle/mine.png", photograph());
+    project.write("photos/square/words.txt", "words");
+    let best = "checkpoints/base_training/run_001";
+    let draw = ["sample", best, "--seeds", "0-3", "--steps", "2", "-o", "photos"];
+    project
+        .pipe(&draw)
+        .exits(2)
+        .says("photos/circle/mine.png is there and is no sampled picture: name another folder");
+    assert_eq!(project.list("photos/circle"), ["mine.png"]);
+    assert_eq!(project.list("photos/square"), ["words.txt"]);
+    std::fs::remove_file(project.path("photos/circle/mine.png")).unwrap();
+    project.pipe(&draw).succeeds();
+    project.pipe(&draw).succeeds().says("4 of 4 pictures were there already");
+}
+
 #[test]
 fn a_page_and_a_plan_replace_their_like_alone() {
     let project = Project::new();

@@ -96,7 +96,7 @@ pub(crate) fn is_hidden(name: &OsStr) -> bool {
 }
 
 /// Whether a name is that of an image that is read.
-pub(crate) fn is_image(name: &OsStr) -> bool {
+pub fn is_image(name: &OsStr) -> bool {
     EXTENSIONS.contains(&extension(name).as_str())
 }
 

@@ -4,9 +4,13 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
-use image::{ImageFormat, RgbImage};
+use image::codecs::png::PngEncoder;
+use image::codecs::webp::WebPEncoder;
+use image::{ImageEncoder, ImageError, ImageResult, RgbImage};
 use pipe_engine::kind::{Failure, StageError};
 use pipe_fs::atomic;
+
+use super::mark;
 
 /// A kind of image file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +56,20 @@ impl Format {
 
     /// An image as a file's content.
     pub fn encode(self, image: &RgbImage) -> Result<Vec<u8>, StageError> {
+        self.encode_with(image, None)
+    }
+
+    /// The same for a sampled image, which says so in its EXIF.
+    pub fn encode_sampled(self, image: &RgbImage) -> Result<Vec<u8>, StageError> {
+        self.encode_with(image, Some(mark::exif()))
+    }
+
+    fn encode_with(self, image: &RgbImage, exif: Option<Vec<u8>>) -> Result<Vec<u8>, StageError> {
         let mut bytes = Cursor::new(Vec::new());
         let written = match self {
-            Self::Png => image.write_to(&mut bytes, ImageFormat::Png),
-            Self::Jpeg => {
-                image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))
-            }
-            Self::Webp => image.write_to(&mut bytes, ImageFormat::WebP),
+            Self::Png => put(PngEncoder::new(&mut bytes), image, exif),
+            Self::Jpeg => put(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY), image, exif),
+            Self::Webp => put(WebPEncoder::new_lossless(&mut bytes), image, exif),
         };
         written.map_err(|e| {
             StageError::new(Failure::Bug, format!("failed to encode the image: {e}"))
@@ -67,8 +78,17 @@ impl Format {
     }
 }
 
+fn put(mut encoder: impl ImageEncoder, image: &RgbImage, exif: Option<Vec<u8>>) -> ImageResult<()> {
+    if let Some(exif) = exif {
+        encoder.set_exif_metadata(exif).map_err(ImageError::Unsupported)?;
+    }
+    image.write_with_encoder(encoder)
+}
+
 #[cfg(test)]
 mod tests {
+    use image::ImageFormat;
+
     use super::*;
 
     #[test]

@@ -9,6 +9,8 @@ mod grid_request;
 mod guidance;
 mod image_grid;
 mod layout;
+mod made;
+mod mark;
 mod pictures;
 mod sampler_settings;
 mod text;
@@ -20,6 +22,7 @@ pub use generate::{Draw, ModelView, SampleSpec, generate};
 pub use grid_request::{GridRequest, unknown_class};
 pub use guidance::GuidanceCheck;
 pub use image_grid::{ImageGrid, stack};
+pub use made::check_replaces;
 pub use pictures::{PictureRequest, Pictures, Seeds, Target, Which, is_sampled_picture};
 pub use sampler_settings::{
     ChurnSettings, GuidanceInterval, SamplerSettings, default_guidance, default_steps,

@@ -274,7 +274,7 @@ impl SampleStage {
         let grid = request.sample(sampled.view(), device, after)?;
         let grid = unless_stopped(context, grid)?;
         let format = Format::of(to).map_err(StageError::setting)?;
-        write_result(context, to, &format.encode(&grid.render())?)?;
+        write_result(context, to, &format.encode_sampled(&grid.render())?)?;
         let classes = sampled.opened.config.num_classes();
         let part = request.class_subset(classes).map(|part| format!(" of {part}"));
         let summary = format!("{} images{}: {}", s.n, part.unwrap_or_default(), to.display());

@@ -6,6 +6,10 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, DateTime};
 
 use crate::npy;
+use crate::sampling::mark::MAKER;
+
+/// The labels of a zip file's pictures.
+pub const LABELS: &str = "dataset.json";
 
 /// One picture of an archive.
 pub struct Entry {
@@ -37,14 +41,15 @@ pub fn write_zip(
     }
     if has_classes {
         let labels: Vec<_> = entries.iter().map(|entry| (&entry.name, entry.label)).collect();
-        zip.start_file("dataset.json", options())?;
+        zip.start_file(LABELS, options())?;
         zip.write_all(serde_json::json!({"labels": labels}).to_string().as_bytes())?;
     }
     zip.finish()?;
     Ok(())
 }
 
-/// NumPy's arrays of the pixels that `pixels` reads of each picture of `side`² pixels.
+/// NumPy's arrays of the pixels that `pixels` reads of each picture of `side`² pixels. No array says
+/// who made it, so the file's comment does.
 pub fn write_npz(
     out: impl Write,
     entries: &[Entry],
@@ -53,6 +58,7 @@ pub fn write_npz(
     mut pixels: impl FnMut(usize) -> io::Result<Vec<u8>>,
 ) -> io::Result<()> {
     let mut zip = ZipWriter::new_stream(out);
+    zip.set_comment(MAKER)?;
     let pictures = entries.len();
     zip.start_file("arr_0.npy", options().large_file(true))?;
     zip.write_all(&npy::header("|u1", &[pictures, side, side, 3]))?;

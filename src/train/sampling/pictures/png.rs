@@ -1,11 +1,11 @@
 //! A sampled picture as a PNG that says how it was made.
 
-use std::io::Cursor;
+use std::io::{BufRead, Cursor, Seek};
 use std::path::Path;
 
 use image::RgbImage;
 use pipe_engine::kind::{Failure, StageError};
-use png::{BitDepth, ColorType, Decoder, Encoder};
+use png::{BitDepth, ColorType, Decoder, Encoder, Reader};
 
 /// How a picture was made: keys and values of the PNG's text chunks.
 pub type Making = Vec<(&'static str, String)>;
@@ -46,12 +46,19 @@ pub fn matches(file: &Path, making: &Making) -> bool {
 pub fn is_replaceable(file: &Path) -> bool {
     let Ok(bytes) = std::fs::read(file) else { return false };
     match Decoder::new(Cursor::new(&bytes)).read_info() {
-        Ok(reader) => {
-            let texts = &reader.info().uncompressed_latin1_text;
-            ["seed", "steps"].iter().all(|key| texts.iter().any(|text| text.keyword == *key))
-        }
+        Ok(reader) => names_its_making(&reader),
         Err(_) => bytes.is_empty() || bytes.starts_with(b"\x89PNG\r\n\x1a\n"),
     }
+}
+
+/// Whether a PNG says of itself that it is a sampled picture.
+pub fn is_sampled(png: impl BufRead + Seek) -> bool {
+    Decoder::new(png).read_info().is_ok_and(|reader| names_its_making(&reader))
+}
+
+fn names_its_making(reader: &Reader<impl BufRead + Seek>) -> bool {
+    let texts = &reader.info().uncompressed_latin1_text;
+    ["seed", "steps"].iter().all(|key| texts.iter().any(|text| text.keyword == *key))
 }
 
 /// The pixels of a picture that was made so, RGB, row by row. A text beyond those of its making

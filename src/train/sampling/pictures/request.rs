@@ -12,9 +12,11 @@ use pipe_fs::{Disk, atomic};
 use super::archive::{Entry, write_npz, write_zip};
 use super::png::{self, Making};
 use super::{Seeds, Target};
+use crate::data::is_image;
 use crate::diffusion::Sampler;
 use crate::kernels;
 use crate::sampling::grid_request::{chosen_classes, rows};
+use crate::sampling::mark::is_sampled_grid;
 use crate::sampling::sampler_settings::unusual;
 use crate::sampling::{Draw, ModelView, SampleSpec, generate};
 
@@ -113,6 +115,26 @@ impl PictureRequest {
         let kept = (planned.len() - missing.len()) as u64;
         let files = planned.into_iter().map(|picture| picture.name).collect();
         Ok(Some(Pictures { files, kept }))
+    }
+
+    /// Refuses a folder in whose places for pictures others stand that were not sampled, such as
+    /// those of a data set: what is drawn would be among them.
+    ///
+    /// # Errors
+    /// Names such a picture, besides what [`Self::write`] says of classes and numbers.
+    pub fn check_alone(&self, folder: &Path, model: ModelView) -> Result<(), StageError> {
+        let planned = self.planned(model.config.num_classes(), model.class_names)?;
+        let files: Vec<PathBuf> = planned.iter().map(|p| folder.join(&p.name)).collect();
+        let places: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+        let mut there: Vec<PathBuf> = places
+            .into_iter()
+            .filter_map(|place| std::fs::read_dir(place).ok())
+            .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
+            .filter(|path| path.file_name().is_some_and(is_image) && path.is_file())
+            .collect();
+        there.sort();
+        let others = there.into_iter().find(|f| !png::is_replaceable(f) && !is_sampled_grid(f));
+        others.map_or(Ok(()), |file| Err(foreign(&file)))
     }
 
     fn planned(&self, num_classes: usize, names: &[String]) -> Result<Vec<Planned>, StageError> {
@@ -220,11 +242,15 @@ fn check_not_foreign(folder: &Path, missing: &[&Planned]) -> Result<(), StageErr
     let mut files = missing.iter().map(|picture| folder.join(&picture.name));
     match files.find(|file| file.exists() && !png::is_replaceable(file)) {
         None => Ok(()),
-        Some(file) => Err(StageError::setting(format!(
-            "{} is there and is no sampled picture: name another folder, or move it away",
-            file.display()
-        ))),
+        Some(file) => Err(foreign(&file)),
     }
+}
+
+fn foreign(file: &Path) -> StageError {
+    StageError::setting(format!(
+        "{} is there and is no sampled picture: name another folder, or move it away",
+        file.display()
+    ))
 }
 
 /// Removes what a call that died has left of the files that are missing.
