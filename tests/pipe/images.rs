@@ -180,6 +180,33 @@ fn a_class_that_no_image_has_is_told_before_hours_of_training() {
     assert!(project.path("drawn.png").is_file());
 }
 
+const JUDGED: &str = "
+  test: { kind: dataset, source: image_folder, root: mine, image_size: 8, split: test }
+  quality: { kind: evaluate, from: base, dataset: test, to: quality, device: cpu, METRICS }
+";
+
+/// A pipeline on pictures of ants and bees that is judged by pictures of ants and wasps.
+fn judged(metrics: &str) -> Project {
+    let project = project("");
+    fill(&project, &["ants", "bees"], 4);
+    ["ants", "wasps"].iter().for_each(|name| project.write(&format!("mine/{name}/0.png"), png(7)));
+    project.write("p.yaml", project.read("p.yaml") + &JUDGED.replace("METRICS", metrics));
+    project
+}
+
+#[test]
+fn a_judge_of_a_class_that_no_image_has_is_told_before_hours_of_training() {
+    let project = judged("metrics: [nearest], seeds: 0-1, steps: 2, classes: [beees]");
+    for command in ["plan", "run"] {
+        let ended = project.pipe(&[command, "p.yaml"]).exits(2);
+        ended.says("quality.classes").says("the model has no class `beees`; it has ants, bees");
+    }
+    assert!(!project.path("checkpoints").exists(), "nothing is trained before");
+    // Pictures are compared with images of any class.
+    let bees = ["--set", "quality.classes=[bees]", "--epochs", "1"];
+    project.pipe(&[&["run", "p.yaml"], &bees[..]].concat()).succeeds();
+}
+
 #[test]
 fn a_folder_of_test_images_is_judged_by_and_not_trained_on() {
     let project = project("");

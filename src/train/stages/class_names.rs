@@ -8,7 +8,6 @@ use pipe_runs::Checkpoint;
 
 use super::artifacts::{Checkpoints, dataset_summary};
 use super::lint_sample::may_be_known;
-use super::sample_settings::SampleSettings;
 use crate::checkpoint;
 use crate::sampling::unknown_class;
 
@@ -58,8 +57,8 @@ fn known(o: &InspectContext, input: &str) -> Option<Vec<String>> {
 }
 
 /// Refuses classes that the model does not have, or will not have.
-pub(super) fn check(settings: &SampleSettings, o: &InspectContext) -> Result<(), StageError> {
-    let Some(asked) = &settings.classes else { return Ok(()) };
+pub(super) fn check(asked: Option<&[String]>, o: &InspectContext) -> Result<(), StageError> {
+    let Some(asked) = asked else { return Ok(()) };
     let Some(known) = known(o, "from") else { return Ok(()) };
     match asked.iter().find(|class| !may_be_known(class, &known)) {
         Some(class) => Err(StageError::setting(unknown_class(class, &known)).at("classes")),

@@ -3,7 +3,7 @@
 
 use pipe_engine::kind::{Diagnostic, PipelineView};
 
-use super::artifacts::CheckpointPreview;
+use super::artifacts::{CheckpointPreview, ModelPreview};
 use super::sample_settings::SampleSettings;
 use crate::data::find_class;
 use crate::sampling::unknown_class;
@@ -22,21 +22,26 @@ pub(super) fn check_sample(settings: &SampleSettings, pipeline: &PipelineView) -
         let note = format!("set n to {asked} or more, or name the classes to sample in `classes`");
         found.push(Diagnostic::warning("n", message).note(note));
     }
+    found.extend(check_classes(settings.classes.as_deref(), model));
     let classes = model.and_then(|model| model.classes);
-    let known = match classes {
-        Some(0) => Some(&[][..]),
-        _ => model.and_then(|model| model.class_names.as_deref()),
-    };
-    if let Some(known) = known {
-        let asked = settings.classes.iter().flatten();
-        let unknown = asked.filter(|class| !may_be_known(class, known));
-        found
-            .extend(unknown.map(|class| Diagnostic::error("classes", unknown_class(class, known))));
-    }
     let label_dropout = model.map(|model| model.label_dropout);
     let doubts = settings.guidance_check(classes, label_dropout).doubts();
     found.extend(doubts.into_iter().map(|(key, text)| Diagnostic::warning(key, text)));
     found
+}
+
+/// Refuses classes to sample that the model will not have.
+pub(super) fn check_classes(
+    asked: Option<&[String]>,
+    model: Option<&ModelPreview>,
+) -> Vec<Diagnostic> {
+    let known = match model.and_then(|model| model.classes) {
+        Some(0) => Some(&[][..]),
+        _ => model.and_then(|model| model.class_names.as_deref()),
+    };
+    let Some(known) = known else { return Vec::new() };
+    let unknown = asked.into_iter().flatten().filter(|class| !may_be_known(class, known));
+    unknown.map(|class| Diagnostic::error("classes", unknown_class(class, known))).collect()
 }
 
 /// Whether a model may have this class. A data set's list may spell it in another way than the data

@@ -116,7 +116,7 @@ impl Stage for SampleStage {
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let found = self.inspect_made(o)?;
         if !matches!(found.state, StageState::Done { .. }) {
-            class_names::check(&self.settings, o)?;
+            class_names::check(self.settings.classes.as_deref(), o)?;
         }
         Ok(found)
     }

@@ -32,7 +32,7 @@ use super::artifacts::{
     CheckpointFile, CheckpointPreview, Checkpoints, JudgePreview, dataset_reference,
 };
 use super::result_files::{files_of, no_checkpoint, remove_former};
-use super::{lint, lora};
+use super::{class_names, lint, lint_sample, lora};
 use crate::architecture::Architectures;
 use crate::checkpoint;
 use crate::data::{Dataset, DatasetSettings, PublishedSplit};
@@ -119,6 +119,7 @@ impl Stage for EvaluateStage {
             let note = format!("set its image_size to {size}");
             found.push(Diagnostic::error("dataset", message).note(note));
         }
+        found.extend(lint_sample::check_classes(self.settings.classes.as_deref(), model));
         if let Some(model) = model {
             let doubts = self.guidance_check(model.classes, Some(model.label_dropout)).doubts();
             found.extend(doubts.into_iter().map(|(key, text)| Diagnostic::warning(key, text)));
@@ -145,40 +146,11 @@ impl Stage for EvaluateStage {
     }
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
-        let Some(made) = o.made else { return Ok(StageState::absent("not judged yet").into()) };
-        let changes = o.changes_since(&made.manifest);
-        if !changes.is_empty() {
-            let lost = if self.settings.each_checkpoint { lost_results(o, "from") } else { 0 };
-            let mut reason = in_words(&changes);
-            if lost > 0 {
-                let lost = counted(lost, "checkpoint");
-                reason.push_str(&format!("; what was found of {lost} that are gone goes"));
-            }
-            return Ok(StageState::Absent { reason, changes }.into());
+        let found = self.inspect_made(o)?;
+        if !matches!(found.state, StageState::Done { .. }) {
+            class_names::check(self.settings.classes.as_deref(), o)?;
         }
-        let mut standing = Vec::new();
-        for output in &made.outputs {
-            match o.if_unchanged(output) {
-                Some(output) => standing.push(output),
-                None => {
-                    let reason = format!("{} is not there, or was changed", output.path);
-                    return Ok(StageState::absent(reason).into());
-                }
-            }
-        }
-        let metrics = match self.read(&o.root.join(self.settings.to.join(METRICS_FILE))) {
-            Ok(metrics) => metrics,
-            Err(reason) => return Ok(StageState::absent(reason).into()),
-        };
-        if self.settings.each_checkpoint
-            && let Some(reason) = why_open(o, "from", self, |best| best.metrics == metrics.0)
-        {
-            return Ok(StageState::absent(reason).into());
-        }
-        o.confirm(Outputs { outputs: standing, ..made.clone() });
-        let reason = format!("up to date, {}", self.shown(&metrics));
-        let state = StageState::Done { reason };
-        Ok(Inspection::new(state, Some(metrics.artifact())))
+        Ok(found)
     }
 
     fn run(&self, context: &RunContext) -> Result<Outcome, StageError> {
@@ -229,6 +201,43 @@ impl EpochPlaces for EvaluateStage {
 }
 
 impl EvaluateStage {
+    fn inspect_made(&self, o: &InspectContext) -> Result<Inspection, StageError> {
+        let Some(made) = o.made else { return Ok(StageState::absent("not judged yet").into()) };
+        let changes = o.changes_since(&made.manifest);
+        if !changes.is_empty() {
+            let lost = if self.settings.each_checkpoint { lost_results(o, "from") } else { 0 };
+            let mut reason = in_words(&changes);
+            if lost > 0 {
+                let lost = counted(lost, "checkpoint");
+                reason.push_str(&format!("; what was found of {lost} that are gone goes"));
+            }
+            return Ok(StageState::Absent { reason, changes }.into());
+        }
+        let mut standing = Vec::new();
+        for output in &made.outputs {
+            match o.if_unchanged(output) {
+                Some(output) => standing.push(output),
+                None => {
+                    let reason = format!("{} is not there, or was changed", output.path);
+                    return Ok(StageState::absent(reason).into());
+                }
+            }
+        }
+        let metrics = match self.read(&o.root.join(self.settings.to.join(METRICS_FILE))) {
+            Ok(metrics) => metrics,
+            Err(reason) => return Ok(StageState::absent(reason).into()),
+        };
+        if self.settings.each_checkpoint
+            && let Some(reason) = why_open(o, "from", self, |best| best.metrics == metrics.0)
+        {
+            return Ok(StageState::absent(reason).into());
+        }
+        o.confirm(Outputs { outputs: standing, ..made.clone() });
+        let reason = format!("up to date, {}", self.shown(&metrics));
+        let state = StageState::Done { reason };
+        Ok(Inspection::new(state, Some(metrics.artifact())))
+    }
+
     /// Finds out about one checkpoint. The files that were written are relative to the folder.
     fn judge(
         &self,
