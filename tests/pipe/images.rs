@@ -208,6 +208,18 @@ fn a_judge_of_a_class_that_no_image_has_is_told_before_hours_of_training() {
 }
 
 #[test]
+fn images_of_a_class_that_the_model_has_not_are_told_before_hours_of_training() {
+    let project = judged("metrics: [val_loss]");
+    for command in ["plan", "run"] {
+        let ended = project.pipe(&[command, "p.yaml"]).exits(2);
+        ended.says("quality.dataset").says("the model has no class `wasps`; it has ants, bees");
+    }
+    assert!(!project.path("checkpoints").exists(), "nothing is trained before");
+    let unconditional = "base.model.class_conditional=false";
+    project.pipe(&["plan", "p.yaml", "--set", unconditional]).succeeds();
+}
+
+#[test]
 fn a_folder_of_test_images_is_judged_by_and_not_trained_on() {
     let project = project("");
     fill(&project, &["dark", "light"], 4);

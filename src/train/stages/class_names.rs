@@ -9,6 +9,7 @@ use pipe_runs::Checkpoint;
 use super::artifacts::{Checkpoints, dataset_summary};
 use super::lint_sample::may_be_known;
 use crate::checkpoint;
+use crate::data::same_class_name;
 use crate::sampling::unknown_class;
 
 /// The names in the order of their labels; none for a model without classes. It is a stage's
@@ -54,6 +55,19 @@ fn known(o: &InspectContext, input: &str) -> Option<Vec<String>> {
         return (!file.is_of_program()).then(|| checkpoint::class_names(&file));
     }
     o.prospects.get(input)?.get::<Arc<ClassNames>>().map(|names| names.0.clone())
+}
+
+/// Refuses a data set with a class that the model does not have, or will not have. A model without
+/// classes takes all images.
+pub(super) fn check_labels(input: &str, o: &InspectContext) -> Result<(), StageError> {
+    let known = known(o, "from").filter(|known| !known.is_empty());
+    let data = o.inputs.get(input).and_then(dataset_summary);
+    let (Some(known), Some(data)) = (known, data) else { return Ok(()) };
+    let is_known = |class: &String| known.iter().any(|name| same_class_name(name, class));
+    match data.classes.iter().find(|class| !is_known(class)) {
+        Some(class) => Err(StageError::setting(unknown_class(class, &known)).at(input)),
+        None => Ok(()),
+    }
 }
 
 /// Refuses classes that the model does not have, or will not have.

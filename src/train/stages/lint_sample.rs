@@ -5,7 +5,7 @@ use pipe_engine::kind::{Diagnostic, PipelineView};
 
 use super::artifacts::{CheckpointPreview, ModelPreview};
 use super::sample_settings::SampleSettings;
-use crate::data::find_class;
+use crate::data::{DatasetSettings, find_class};
 use crate::sampling::unknown_class;
 
 /// Lints of a `sample` stage.
@@ -42,6 +42,21 @@ pub(super) fn check_classes(
     let Some(known) = known else { return Vec::new() };
     let unknown = asked.into_iter().flatten().filter(|class| !may_be_known(class, known));
     unknown.map(|class| Diagnostic::error("classes", unknown_class(class, known))).collect()
+}
+
+/// Refuses a data set with a class that the model will not have, for what takes the model's label of
+/// each image. A model without classes takes all images.
+pub(super) fn check_labels(
+    data: &DatasetSettings,
+    model: Option<&ModelPreview>,
+) -> Option<Diagnostic> {
+    let model = model.filter(|model| model.classes != Some(0))?;
+    let (known, all) = (model.class_names.as_deref()?, data.class_names()?);
+    let unknown = all.iter().find(|class| !may_be_known(class, known))?;
+    Some(
+        Diagnostic::error("dataset", unknown_class(unknown, known))
+            .note("val_loss is of images with the model's classes; metrics of pictures take any"),
+    )
 }
 
 /// Whether a model may have this class. A data set's list may spell it in another way than the data

@@ -119,6 +119,9 @@ impl Stage for EvaluateStage {
             let note = format!("set its image_size to {size}");
             found.push(Diagnostic::error("dataset", message).note(note));
         }
+        if let Some(data) = data.as_ref().filter(|_| self.settings.has(Metric::ValLoss)) {
+            found.extend(lint_sample::check_labels(data, model));
+        }
         found.extend(lint_sample::check_classes(self.settings.classes.as_deref(), model));
         if let Some(model) = model {
             let doubts = self.guidance_check(model.classes, Some(model.label_dropout)).doubts();
@@ -149,6 +152,9 @@ impl Stage for EvaluateStage {
         let found = self.inspect_made(o)?;
         if !matches!(found.state, StageState::Done { .. }) {
             class_names::check(self.settings.classes.as_deref(), o)?;
+            if self.settings.has(Metric::ValLoss) {
+                class_names::check_labels("dataset", o)?;
+            }
         }
         Ok(found)
     }
