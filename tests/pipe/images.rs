@@ -220,6 +220,41 @@ fn images_of_a_class_that_the_model_has_not_are_told_before_hours_of_training() 
 }
 
 #[test]
+fn a_class_that_is_gone_is_told_though_its_pictures_were_drawn_before() {
+    const DRAWN: &str = "
+  drawn: { kind: sample, from: base, to: drawn.png, classes: [bees], n: 2, steps: 2, device: cpu }
+  best: { kind: copy_best, from: base, to: best.ckpt }
+  copied: { kind: sample, from: best, to: copied.png, classes: [bees], n: 2, steps: 2, device: cpu }
+  quality: { kind: evaluate, from: base, dataset: data, to: quality, metrics: [nearest], seeds: 0-1, classes: [bees], steps: 2, device: cpu }
+";
+    let project = project("");
+    fill(&project, &["ants", "bees", "wasps"], 4);
+    project.write("p.yaml", project.read("p.yaml") + DRAWN);
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let rename = |from: &str, to: &str| {
+        std::fs::rename(
+            project.path(&format!("pictures/{from}")),
+            project.path(&format!("pictures/{to}")),
+        )
+        .unwrap();
+    };
+    rename("bees", "hornets");
+    let said = "the model has no class `bees`; it has ants, hornets, wasps";
+    for stage in ["drawn", "copied", "quality"] {
+        project
+            .pipe(&["plan", "p.yaml", stage])
+            .exits(2)
+            .says(&format!("{stage}.classes"))
+            .says(said);
+        project.pipe(&["run", "p.yaml", stage]).exits(2).says(said);
+    }
+    assert_eq!(project.list("checkpoints/base_training"), ["run_001"], "nothing is trained");
+    rename("hornets", "bees");
+    project.pipe(&["plan", "p.yaml"]).succeeds();
+    project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
+}
+
+#[test]
 fn a_folder_of_test_images_is_judged_by_and_not_trained_on() {
     let project = project("");
     fill(&project, &["dark", "light"], 4);

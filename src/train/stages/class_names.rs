@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pipe_engine::kind::{Artifact, InspectContext, StageError};
+use pipe_engine::kind::{Artifact, InspectContext, Inspection, StageError, StageState};
 use pipe_runs::Checkpoint;
 
 use super::artifacts::{Checkpoints, dataset_summary};
@@ -48,13 +48,25 @@ pub(super) fn of_any(o: &InspectContext, inputs: &str) -> Option<Artifact> {
     prospect(all.all(|names| names == first).then_some(first))
 }
 
-/// What the classes are called of what an input hands on, or will.
+/// What the classes are called of what an input hands on, or will. Where a stage before has yet to
+/// run, what stands there may be replaced by what that one makes.
 fn known(o: &InspectContext, input: &str) -> Option<Vec<String>> {
+    let names = o.prospects.get(input).and_then(|ahead| ahead.get::<Arc<ClassNames>>());
+    let ahead = names.map(|names| names.0.clone());
+    if o.pending && ahead.is_some() {
+        return ahead;
+    }
     let made = o.inputs.get(input).and_then(Checkpoints::best_of);
     if let Some(file) = made.and_then(|best| Checkpoint::open(&best.path).ok()) {
         return (!file.is_of_program()).then(|| checkpoint::class_names(&file));
     }
-    o.prospects.get(input)?.get::<Arc<ClassNames>>().map(|names| names.0.clone())
+    ahead
+}
+
+/// Whether a stage is to look at the classes now: it will run, or it is up to date with a model in
+/// whose place another one comes.
+pub(super) fn is_open(found: &Inspection, o: &InspectContext) -> bool {
+    o.pending || !matches!(found.state, StageState::Done { .. })
 }
 
 /// Refuses a data set with a class that the model does not have, or will not have. A model without

@@ -115,7 +115,7 @@ impl Stage for SampleStage {
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let found = self.inspect_made(o)?;
-        if !matches!(found.state, StageState::Done { .. }) {
+        if class_names::is_open(&found, o) {
             class_names::check(self.settings.classes.as_deref(), o)?;
         }
         Ok(found)

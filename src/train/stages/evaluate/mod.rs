@@ -150,7 +150,7 @@ impl Stage for EvaluateStage {
 
     fn inspect(&self, o: &InspectContext) -> Result<Inspection, StageError> {
         let found = self.inspect_made(o)?;
-        if !matches!(found.state, StageState::Done { .. }) {
+        if class_names::is_open(&found, o) {
             class_names::check(self.settings.classes.as_deref(), o)?;
             if self.settings.has(Metric::ValLoss) {
                 class_names::check_labels("dataset", o)?;
