@@ -207,6 +207,17 @@ impl Dataset {
         }
     }
 
+    /// Fails as [`Self::check_images`] does where something is known to be wrong without decoding an
+    /// image: a file that a list names and that is not there, or that cannot be read.
+    pub(crate) fn check_files(&self, progress: &dyn Progress) -> Result<(), DataError> {
+        match &self.images {
+            Images::Files(files) if !files.root.unreadable.is_empty() => {
+                self.check_images(progress)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Fails if any image cannot be read, with one error for all of them: [`Dataset::bad_images`].
     pub fn check_images(&self, progress: &dyn Progress) -> Result<(), DataError> {
         match &self.images {

@@ -73,7 +73,8 @@ pub fn input_paths(settings: &DatasetSettings) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// Data that is missing and may not be downloaded, and what [`Dataset::open`] fails on before it
-/// decodes a photo.
+/// decodes a photo. Files that are missing or cannot be read, together with images that cannot be
+/// decoded.
 pub fn summarize(
     settings: &DatasetSettings,
     project: &ProjectRoot,
@@ -105,6 +106,8 @@ pub fn summarize(
         Availability::Missing | Availability::Ready => {}
     }
     let dataset = Dataset::open(settings, project, progress)?;
+    // They count in no digest, so that all else may be as it was.
+    dataset.check_files(progress)?;
     save_summary(settings, project, &dataset);
     Ok(Some(DatasetSummary::of(&dataset)))
 }

@@ -255,6 +255,32 @@ fn a_class_that_is_gone_is_told_though_its_pictures_were_drawn_before() {
 }
 
 #[test]
+fn labels_that_no_picture_has_are_told_though_all_else_is_up_to_date() {
+    let project = project("");
+    (0..4).for_each(|i| project.write(&format!("pictures/{i}.png"), png(10 * i)));
+    let line = |name: &str, label: &str| {
+        format!("{{\"file_name\": \"{name}\", \"label\": \"{label}\"}}\n")
+    };
+    let good: String = [("0.png", "a"), ("1.png", "a"), ("2.png", "b"), ("3.png", "b")]
+        .map(|(n, l)| line(n, l))
+        .concat();
+    project.write("pictures/metadata.jsonl", &good);
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
+    for (wrong, name) in [(line("0.png", "b"), "0.png"), (line("gone.png", "a"), "gone.png")] {
+        project.write("pictures/metadata.jsonl", good.clone() + &wrong);
+        let said =
+            format!("{name}: metadata.jsonl gives it a label, and it is not there, or stands");
+        for command in [&["plan", "p.yaml"][..], &["run", "p.yaml"], &["plan", "p.yaml"]] {
+            project.pipe(command).exits(1).says("data").says(&said);
+        }
+        project.pipe(&["data", "p.yaml"]).exits(1).says(&said);
+    }
+    project.write("pictures/metadata.jsonl", good);
+    project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
+}
+
+#[test]
 fn a_folder_of_test_images_is_judged_by_and_not_trained_on() {
     let project = project("");
     fill(&project, &["dark", "light"], 4);

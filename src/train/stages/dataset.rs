@@ -86,7 +86,6 @@ impl Stage for DatasetStage {
         let progress = Throttled::new(context);
         let dataset =
             Dataset::open(&self.settings, &context.root, &progress).map_err(data_failure)?;
-        data::save_summary(&self.settings, &context.root, &dataset);
         dataset.check_images(&progress).map_err(|error| {
             match (&error, context.stop.requested()) {
                 (DataError::Stopped, Some(signal)) => {
@@ -95,6 +94,7 @@ impl Stage for DatasetStage {
                 _ => StageError::new(Failure::Input, error.to_string()),
             }
         })?;
+        data::save_summary(&self.settings, &context.root, &dataset);
         warn_of_classes(&dataset, &self.settings, context);
         let counts = dataset.counts();
         let (train, validation) =
