@@ -7,12 +7,14 @@ use std::time::UNIX_EPOCH;
 
 use pipe_engine::state::Record;
 use pipe_fs::ProjectRoot;
-use pipe_runs::{ChangeRecord, EpochRecord, Labels, Metadata, Run, Runs, main_metrics};
+use pipe_runs::{
+    ChangeRecord, CheckpointResults, EpochRecord, Labels, Metadata, Run, Runs, main_metrics,
+};
 use pipe_train::checkpoint::BASE_FILE;
 use serde_json::Value;
 
-use super::samples::{self, ImageGrid};
-use super::{RunData, StageNode};
+use super::samples::ImageGrid;
+use super::{Follower, RunData, StageNode, drawn, samples};
 
 /// Points of one curve that the page gets; more cannot be told apart.
 const POINTS: usize = 600;
@@ -81,6 +83,7 @@ fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunDa
         samples,
         samples_left_out,
         image_grids: Vec::new(),
+        followers: followers(run),
         base: None,
         has_base: run.folder.join(BASE_FILE).is_file(),
         config: std::fs::read_to_string(run.config_path()).unwrap_or_default(),
@@ -105,6 +108,16 @@ fn run_data(run: &Run, metadata: Metadata, labels: Labels, runs: usize) -> RunDa
         best: m.best_checkpoint,
         checkpoints: m.checkpoints,
     }
+}
+
+/// The stages that looked at each of its checkpoints.
+fn followers(run: &Run) -> Vec<Follower> {
+    let follower = |results: CheckpointResults| {
+        let looked_at = results.checkpoints.iter().map(|found| found.made_at).max()?;
+        let CheckpointResults { pipeline, stage, .. } = results;
+        Some(Follower { pipeline, stage: stage.to_string(), looked_at })
+    };
+    CheckpointResults::all(run).into_iter().filter_map(follower).collect()
 }
 
 /// Every epoch's metrics, and the loss of single steps.
@@ -175,7 +188,8 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 }
 
 /// Gives each run the images that stages drew from its checkpoints, and returns those drawn from
-/// others. The digest of the checkpoint is in the stage's record.
+/// others. The digest of the checkpoint is in the stage's record; a stage that looks at each
+/// checkpoint has noted in the run what it looked at.
 pub fn image_grids_in(
     root: &ProjectRoot,
     pipeline: Option<&str>,
@@ -189,16 +203,31 @@ pub fn image_grids_in(
         }
         // What names a checkpoint, by its digest, and made images: these were drawn from it.
         let Some(made) = &record.made else { continue };
-        let Some(from) = made.manifest.get("from").and_then(Value::as_str) else { continue };
-        let from = by_digest.get(from);
-        let image_grids =
-            made.outputs.iter().filter_map(|output| ImageGrid::of(root, &record.stage, output));
-        match runs.iter_mut().find(|run| Some(&run.folder) == from) {
+        let folder = if drawn::follows(made) {
+            followed(runs, &record)
+        } else {
+            let Some(from) = made.manifest.get("from").and_then(Value::as_str) else { continue };
+            by_digest.get(from).cloned()
+        };
+        let run = runs.iter_mut().find(|run| Some(&run.folder) == folder.as_ref());
+        let best = run.as_ref().and_then(|run| run.best.as_ref()).map(|best| best.epoch);
+        let image_grids = drawn::of_record(root, &record, made, best);
+        match run {
             Some(run) => run.image_grids.extend(image_grids),
             None => others.extend(image_grids),
         }
     }
     others
+}
+
+/// The folder of the run whose checkpoints a stage looked at last.
+fn followed(runs: &[RunData], record: &Record) -> Option<String> {
+    let looked = runs.iter().flat_map(|run| {
+        let own = run.followers.iter();
+        let own = own.filter(|f| f.pipeline == record.pipeline && f.stage == record.stage);
+        own.map(move |follower| (follower.looked_at, &run.folder))
+    });
+    looked.max().map(|(_, folder)| folder.clone())
 }
 
 /// Gives each run what stages found out about one of its checkpoints, as a point of a curve that is

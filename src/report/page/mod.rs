@@ -2,6 +2,7 @@
 //! what a project's files say, not who asked.
 
 mod collect;
+mod drawn;
 mod samples;
 pub mod serve;
 mod stage_log;
@@ -116,12 +117,24 @@ pub struct RunData {
     /// What `sample` stages drew from its checkpoints.
     #[serde(rename = "drawn")]
     pub image_grids: Vec<samples::ImageGrid>,
+    /// The stages that looked at each of its checkpoints.
+    #[serde(skip)]
+    followers: Vec<Follower>,
     /// The folder of the run whose checkpoint it began with, if it is on the page.
     pub base: Option<String>,
     /// It keeps the base model that its own weights belong to.
     pub has_base: bool,
     /// The resolved pipeline file.
     pub config: String,
+}
+
+/// A stage that looked at each checkpoint of a run.
+#[derive(Debug)]
+struct Follower {
+    pipeline: String,
+    stage: String,
+    /// When it did so last.
+    looked_at: DateTime<Utc>,
 }
 
 /// What a browser may load for the page and run of it: its own script, and nothing from elsewhere.

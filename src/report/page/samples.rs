@@ -33,13 +33,24 @@ pub struct ImageGrid {
     pub stage: String,
     /// The file, relative to the project.
     pub path: String,
-    /// Unset if it is too large for the page.
+    /// Unset if the page does not show it.
     pub image: Option<String>,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<&'static str>,
+    /// Pictures of other checkpoints that the stage drew besides.
+    #[serde(skip_serializing_if = "is_none")]
+    pub others: usize,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 impl ImageGrid {
-    /// What a stage's record lists, if it stands and is an image.
-    pub(super) fn of(root: &Path, stage: &str, output: &Output) -> Option<Self> {
+    /// What a stage's record lists, if it stands and is an image. `draws`: all that the stage makes
+    /// are pictures, and what is none that a page can show is named.
+    pub(super) fn of(root: &Path, stage: &str, output: &Output, draws: bool) -> Option<Self> {
         let mut parts = Path::new(&output.path).components();
         // A record from elsewhere could name any file, and the page is handed on.
         if !parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
@@ -50,12 +61,17 @@ impl ImageGrid {
         // What stands there may have been made since by somebody else.
         let is_what_was_made =
             bytes == output.bytes && sha256_of(&file).is_ok_and(|digest| digest == output.digest);
-        if !is_what_was_made || !is_image(&file) {
+        if !is_what_was_made {
             return None;
         }
-        let image =
-            if bytes > RUN_BUDGET { None } else { Some(address(&std::fs::read(&file).ok()?)) };
-        Some(Self { stage: stage.to_owned(), path: output.path.clone(), image })
+        let (image, why_not) = match is_image(&file) {
+            false if draws => (None, Some("pictures in a file that no page shows")),
+            false => return None,
+            true if bytes > RUN_BUDGET => (None, Some("too large for this page")),
+            true => (Some(address(&std::fs::read(&file).ok()?)), None),
+        };
+        let (stage, path) = (stage.to_owned(), output.path.clone());
+        Some(Self { stage, path, image, why_not, others: 0 })
     }
 }
 

@@ -29,7 +29,8 @@ const gridFigure = (run, heading) => {
     run.samples_left_out > 0 && h("p", { class: "faint" }, `${run.samples_left_out} more in ${run.folder}/samples`));
 };
 const drawn = (all, whose) => all.map((x) => h("figure", {}, h("figcaption", {}, h("h3", {}, `stage ${x.stage}`), h("span", { class: "faint" }, whose || x.path)),
-  x.image ? h("img", { alt: `Drawn by stage ${x.stage}`, src: x.image, title: x.path }) : h("p", { class: "faint" }, `too large for this page: ${x.path}`)));
+  x.image ? h("img", { alt: `Drawn by stage ${x.stage}`, src: x.image, title: x.path }) : h("p", { class: "faint" }, `${x.why_not}: ${x.path}`),
+  x.others > 0 && h("p", { class: "faint" }, `${x.others} more of other checkpoints beside ${x.path}`)));
 const pictures = (run, heading) => {
   const all = [run.samples.length > 0 && gridFigure(run, heading), drawn(run.drawn, heading || name(run))].flat().filter(Boolean);
   return all.length ? all : h("p", { class: "faint" }, `${name(run)} drew no samples.`);
