@@ -44,6 +44,10 @@ pub(crate) fn missing(run: &Run, metadata: &Metadata) -> Vec<PathBuf> {
     }
     let every = ema["snapshot_every_n_epochs"].as_u64().unwrap_or(1).max(1);
     let there: BTreeSet<u64> = found(run).iter().filter_map(|path| epoch_of(path)).collect();
+    if there.is_empty() {
+        // Somebody needed the room.
+        return Vec::new();
+    }
     let is_begun_here = metadata.resumed_from.is_none();
     let is_gap = |epoch: u64| {
         let before = there.contains(&(epoch - every)) || (epoch == every && is_begun_here);

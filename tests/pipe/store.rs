@@ -19,13 +19,14 @@ const LAST: &str = "checkpoints/base_training/run_001/checkpoints/last.ckpt";
 const LONG: [&str; 6] = ["run", "p.yaml", "--epochs", "400", "--set", "num_images=512"];
 const SECRET: &str = "hunter2/Very+Secret";
 /// It says which port the system gave it: one that was looked for before could be another's by now.
+/// It ends with whoever started it.
 const S3: &str = "
-import threading
+import sys
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
-threading.Event().wait()
+sys.stdin.read()
 ";
 
 #[track_caller]
@@ -369,7 +370,7 @@ impl Server {
         }
         let mut command = Command::new(python);
         command.args(["-c", S3]).envs(environment.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
