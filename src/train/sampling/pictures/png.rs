@@ -7,6 +7,9 @@ use image::RgbImage;
 use pipe_engine::kind::{Failure, StageError};
 use png::{BitDepth, ColorType, Decoder, Encoder, Reader};
 
+/// What every PNG begins with.
+const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+
 /// How a picture was made: keys and values of the PNG's text chunks.
 pub type Making = Vec<(&'static str, String)>;
 
@@ -42,12 +45,12 @@ pub fn matches(file: &Path, making: &Making) -> bool {
 }
 
 /// Whether nothing of anybody's is lost with a file: it says of itself that it is a sampled picture,
-/// or it is a piece of a PNG.
+/// or it is a piece of a PNG, of whatever length.
 pub fn is_replaceable(file: &Path) -> bool {
     let Ok(bytes) = std::fs::read(file) else { return false };
     match Decoder::new(Cursor::new(&bytes)).read_info() {
         Ok(reader) => names_its_making(&reader),
-        Err(_) => bytes.is_empty() || bytes.starts_with(b"\x89PNG\r\n\x1a\n"),
+        Err(_) => bytes.starts_with(SIGNATURE) || SIGNATURE.starts_with(&bytes),
     }
 }
 
