@@ -108,6 +108,8 @@ pub(crate) fn of_best<'a>(
 /// A run that is followed.
 struct Open<'a> {
     run: Run,
+    /// What is handed on of it, where that is not all.
+    part: Option<Metadata>,
     results: CheckpointResults,
     made: EpochFiles<'a>,
 }
@@ -120,7 +122,7 @@ impl Open<'_> {
         file: &CheckpointFile,
         look: &mut impl FnMut(&CheckpointFile) -> Result<Looked, StageError>,
     ) -> Result<(), StageError> {
-        let Self { run, results, made } = self;
+        let Self { run, results, made, .. } = self;
         let Looked { metrics, files } = look(file)?;
         let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
         results.push(record, finite.collect(), digest_on_disk(made.root(), &files));
@@ -154,10 +156,14 @@ pub fn follow<'a>(
             let mut results = source.results(&run, std::mem::take(&mut is_forced))?;
             let mut made = EpochFiles::of(context, places);
             made.compare(&mut results, run.metadata().ok().as_ref());
-            open = Some(Open { run, results, made });
+            let part = part_of(&upstream, &run);
+            if let Some(part) = &part {
+                made.files.retain(|epoch, _| *epoch <= part.epochs);
+            }
+            open = Some(Open { run, part, results, made });
         }
         if let Some(open) = &mut open
-            && let Some((record, file)) = next(&open.run, &open.results)?
+            && let Some((record, file)) = next(&open.run, open.part.as_ref(), &open.results)?
         {
             match open.look(&record, &file, &mut look) {
                 Ok(()) => tell(context, &open.run, &open.results, &file),
@@ -184,11 +190,12 @@ pub fn follow<'a>(
         }
         context.stop.sleep(LOOK);
     }
-    let Some(Open { run, results, made }) = open else {
+    let Some(Open { run, part, results, made }) = open else {
         return Err(StageError::setting(format!("stage {} has no checkpoint", source.id)).at(from));
     };
     let manager = settled(context, &source, &run)?;
-    Ok(Followed { metadata: run.metadata()?, run, results, manager, made })
+    let metadata = part.map_or_else(|| run.metadata(), Ok)?;
+    Ok(Followed { metadata, run, results, manager, made })
 }
 
 /// Tells what was found out about a checkpoint, and whether it is the best by that.
@@ -247,12 +254,15 @@ fn settled(
     }
 }
 
-/// The oldest checkpoint that was not looked at.
+/// The oldest checkpoint that was not looked at, of a run or of a part of it.
 fn next(
     run: &Run,
+    part: Option<&Metadata>,
     results: &CheckpointResults,
 ) -> Result<Option<(CheckpointRecord, CheckpointFile)>, StageError> {
-    let Ok(metadata) = run.metadata() else { return Ok(None) };
+    let Ok(metadata) = part.map_or_else(|| run.metadata(), |part| Ok(part.clone())) else {
+        return Ok(None);
+    };
     let mut standing = metadata.checkpoints.iter().filter(|c| run.file_of(c).exists());
     let Some(record) = standing.find(|c| results.of(c).is_none()).cloned() else {
         return Ok(None);
@@ -338,6 +348,15 @@ fn metrics_name(graph: &Graph, stage: &StageId, source: &StageId) -> String {
         0 | 1 => stage.declared().to_owned(),
         _ => stage.to_string(),
     }
+}
+
+/// What a training that has ended hands on of a run, where that is its first epochs alone.
+fn part_of(upstream: &Upstream, run: &Run) -> Option<Metadata> {
+    let Upstream::Ended(Some(artifact)) = upstream else { return None };
+    let checkpoints: Arc<Checkpoints> = artifact.get()?;
+    let Checkpoints::Run { metadata, .. } = &*checkpoints else { return None };
+    let is_part = run.metadata().is_ok_and(|whole| metadata.epochs < whole.epochs);
+    is_part.then(|| Metadata::clone(metadata))
 }
 
 fn run_of(artifact: &Artifact) -> Option<Run> {

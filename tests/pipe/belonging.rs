@@ -308,7 +308,8 @@ fn epochs_that_were_trained_otherwise_are_not_handed_on() {
     let project =
         Project::with("    epochs: ${params", "    learning_rate: 1e-3\n    epochs: ${params");
     let copy = "  copy: { kind: copy_best, from: base, select: last, to: copy.ckpt }\n";
-    project.write("p.yaml", project.read("p.yaml") + copy);
+    let each = "  grids: { kind: sample, from: base, each_checkpoint: true, to: grids/g.png, n: 2, steps: 2 }\n";
+    project.write("p.yaml", project.read("p.yaml") + copy + each);
     let then = "base.then=[{from: 2, learning_rate: 1e-5}]";
     project.pipe(&["run", "p.yaml", "--set", then, "--epochs", "4"]).succeeds();
     let told = "the first 2 epochs of run 001, which was trained with other settings behind them";
@@ -316,6 +317,9 @@ fn epochs_that_were_trained_otherwise_are_not_handed_on() {
     project.pipe(&["run", "p.yaml"]).succeeds();
     assert_eq!(epoch_of(&project, "copy.ckpt"), 2);
     project.pipe(&["run", "p.yaml"]).succeeds().says("everything is up to date");
+    assert_eq!(project.list("grids"), ["g.png", "g_epoch_001.png", "g_epoch_002.png"]);
+    let grid = |name: &str| std::fs::read(project.path(&format!("grids/{name}.png"))).unwrap();
+    assert!(grid("g") == grid("g_epoch_002"), "the best of these epochs");
     // What is gone of them is trained.
     let kept = project.path(&format!("{RUN}/checkpoints"));
     std::fs::remove_file(kept.join("epoch_002.ckpt")).unwrap();
