@@ -46,12 +46,12 @@ impl Project {
     /// anything, and are made again where they are missed.
     pub fn of(root: &ProjectRoot, graph: &Graph) -> Self {
         let runs = graph.stages().filter_map(|stage| stage.stage.runs());
-        let stages = graph.stages().filter(|stage| stage.kind != "command");
-        let outputs =
-            stages.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone()));
-        let copies = graph.stages().filter(|stage| stage.kind == "copy_best");
-        let copies =
-            copies.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone()));
+        let written = |is_of: fn(&str) -> bool| {
+            let stages = graph.stages().filter(move |stage| is_of(&stage.kind));
+            stages.flat_map(|stage| stage.files.writes.iter().map(|(_, path)| path.clone()))
+        };
+        let outputs = written(|kind| kind != "command");
+        let copies = written(|kind| kind == "copy_best");
         let Self { root, pipeline, places } = Self::new(root, &graph.pipeline.name, runs, outputs);
         Self { root, pipeline, places: places.with_copies(copies) }
     }
@@ -100,7 +100,7 @@ impl Project {
                     scan.busy.extend(self.relative(&run.folder));
                     continue;
                 }
-                self.add_all(&run.folder, &mut scan.files);
+                files_below(&run.folder).iter().for_each(|path| self.add(path, &mut scan.files));
             }
         }
         let listed =
@@ -119,19 +119,9 @@ impl Project {
         for copy in self.places.copies() {
             let copy = self.root.join(copy);
             self.add(&header_beside(&copy), &mut scan.files);
-            self.add_all(&copy, &mut scan.files);
+            files_below(&copy).iter().for_each(|path| self.add(path, &mut scan.files));
         }
         scan
-    }
-
-    fn add_all(&self, folder: &Path, files: &mut BTreeMap<String, FileStat>) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => self.add_all(&entry.path(), files),
-                Ok(kind) if kind.is_file() => self.add(&entry.path(), files),
-                _ => {}
-            }
-        }
     }
 
     fn add(&self, path: &Path, files: &mut BTreeMap<String, FileStat>) {
@@ -139,6 +129,19 @@ impl Project {
             files.insert(relative, standing);
         }
     }
+}
+
+/// The files in a folder and below it.
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files_below(&entry.path())),
+            Ok(kind) if kind.is_file() => found.push(entry.path()),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// A relative path as an index has it; none for one that leads out of the folder that it begins in,

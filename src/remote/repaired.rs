@@ -12,7 +12,7 @@ use pipe_runs::is_run_file;
 use crate::digest;
 use crate::download::has_content;
 use crate::error::RemoteError;
-use crate::project::{file_stat, index_path};
+use crate::project::{file_stat, files_below, index_path};
 use crate::sync_state::{SyncState, change_each, is_within};
 
 /// A repair that is under way.
@@ -121,27 +121,15 @@ impl Damage {
         if !state.index.files.contains_key(&metadata) {
             return false;
         }
-        let mut found = Vec::new();
-        if self.has(root, &metadata) {
-            files_below(&root.join(run), "", &mut found);
-        } else {
-            found.push("metadata.json".to_owned());
+        if !self.has(root, &metadata) {
+            return stands(&metadata);
         }
-        found.iter().filter(|file| is_run_file(file)).all(|file| {
+        let folder = root.join(run);
+        let files = files_below(&folder);
+        let inside = files.iter().filter_map(|file| index_path(file.strip_prefix(&folder).ok()?));
+        inside.filter(|file| is_run_file(file)).all(|file| {
             let path = format!("{run}/{file}");
             self.has(root, &path) || stands(&path)
         })
-    }
-}
-
-/// The files below a folder, as paths relative to the one that it began with.
-fn files_below(folder: &Path, relative: &str, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = format!("{relative}{}", entry.file_name().to_string_lossy());
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => files_below(&entry.path(), &format!("{name}/"), found),
-            Ok(kind) if kind.is_file() => found.push(name),
-            _ => {}
-        }
     }
 }

@@ -66,6 +66,14 @@ impl Checkpoints {
         artifact.get::<Self>()?.best()
     }
 
+    /// The run that a training hands on, with its metadata as far as they are handed on.
+    pub(crate) fn run_of(artifact: &Artifact) -> Option<(Run, Metadata)> {
+        match &*artifact.get::<Self>()? {
+            Self::Run { run, metadata } => Some((run.clone(), Metadata::clone(metadata))),
+            Self::File(_) => None,
+        }
+    }
+
     /// As an artifact: it counts by its best checkpoint.
     pub fn artifact(self) -> Artifact {
         let content = match &self {

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
-use pipe_engine::kind::{Artifact, InspectContext};
+use pipe_engine::kind::InspectContext;
 use pipe_runs::{CheckpointResult, CheckpointResults, Metadata, Run};
 
 use crate::artifacts::Checkpoints;
@@ -43,11 +42,7 @@ pub fn lost_results(o: &InspectContext, from: &str) -> usize {
 
 /// The run whose checkpoints are looked at, once its training has come to its end.
 fn training(o: &InspectContext, from: &str) -> Option<(Run, Metadata)> {
-    let checkpoints: Arc<Checkpoints> = o.inputs.get(from).and_then(Artifact::get)?;
-    match &*checkpoints {
-        Checkpoints::Run { run, metadata } => Some((run.clone(), Metadata::clone(metadata))),
-        Checkpoints::File(_) => None,
-    }
+    o.inputs.get(from).and_then(Checkpoints::run_of)
 }
 
 /// The epochs whose checkpoints stand.

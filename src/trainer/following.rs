@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pipe_core::ids::StageId;
 use pipe_core::progress::Event;
 use pipe_engine::graph::Graph;
 use pipe_engine::kind::{
-    Artifact, DependencyMode, Failure, Judge, Reference, RunContext, StageError, Upstream,
+    DependencyMode, Failure, Judge, Reference, RunContext, StageError, Upstream,
 };
 use pipe_runs::{
     CheckpointManager, CheckpointRecord, CheckpointResult, CheckpointResults, Metadata, Run, Runs,
@@ -295,7 +294,7 @@ impl<'a> Source<'a> {
     /// The run whose checkpoints they are, if it is known yet. `known`: which one it was so far.
     fn run(&self, upstream: &Upstream, known: Option<&Run>) -> Option<Run> {
         match upstream {
-            Upstream::Ended(artifact) => run_of(artifact.as_ref()?),
+            Upstream::Ended(artifact) => Some(Checkpoints::run_of(artifact.as_ref()?)?.0),
             Upstream::Running => {
                 let is_held = known.filter(|run| run.holder().is_some());
                 is_held.cloned().or_else(|| self.live()).or_else(|| known.cloned())
@@ -353,13 +352,6 @@ fn metrics_name(graph: &Graph, stage: &StageId, source: &StageId) -> String {
 /// What a training that has ended hands on of a run, where that is its first epochs alone.
 fn part_of(upstream: &Upstream, run: &Run) -> Option<Metadata> {
     let Upstream::Ended(Some(artifact)) = upstream else { return None };
-    let checkpoints: Arc<Checkpoints> = artifact.get()?;
-    let Checkpoints::Run { metadata, .. } = &*checkpoints else { return None };
-    let is_part = run.metadata().is_ok_and(|whole| metadata.epochs < whole.epochs);
-    is_part.then(|| Metadata::clone(metadata))
-}
-
-fn run_of(artifact: &Artifact) -> Option<Run> {
-    let checkpoints: Arc<Checkpoints> = artifact.get()?;
-    checkpoints.run().cloned()
+    let (_, part) = Checkpoints::run_of(artifact)?;
+    run.metadata().is_ok_and(|whole| part.epochs < whole.epochs).then_some(part)
 }

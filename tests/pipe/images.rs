@@ -194,14 +194,20 @@ fn judged(metrics: &str) -> Project {
     project
 }
 
+/// Both commands refuse the pipeline, in these words, before anything is trained.
+#[track_caller]
+fn refused_before_training(project: &Project, words: [&str; 2]) {
+    for command in ["plan", "run"] {
+        project.pipe(&[command, "p.yaml"]).exits(2).says(words[0]).says(words[1]);
+    }
+    assert!(!project.path("checkpoints").exists(), "nothing is trained before");
+}
+
 #[test]
 fn a_judge_of_a_class_that_no_image_has_is_told_before_hours_of_training() {
     let project = judged("metrics: [nearest], seeds: 0-1, steps: 2, classes: [beees]");
-    for command in ["plan", "run"] {
-        let ended = project.pipe(&[command, "p.yaml"]).exits(2);
-        ended.says("quality.classes").says("the model has no class `beees`; it has ants, bees");
-    }
-    assert!(!project.path("checkpoints").exists(), "nothing is trained before");
+    let words = ["quality.classes", "the model has no class `beees`; it has ants, bees"];
+    refused_before_training(&project, words);
     // Pictures are compared with images of any class.
     let bees = ["--set", "quality.classes=[bees]", "--epochs", "1"];
     project.pipe(&[&["run", "p.yaml"], &bees[..]].concat()).succeeds();
@@ -210,11 +216,8 @@ fn a_judge_of_a_class_that_no_image_has_is_told_before_hours_of_training() {
 #[test]
 fn images_of_a_class_that_the_model_has_not_are_told_before_hours_of_training() {
     let project = judged("metrics: [val_loss]");
-    for command in ["plan", "run"] {
-        let ended = project.pipe(&[command, "p.yaml"]).exits(2);
-        ended.says("quality.dataset").says("the model has no class `wasps`; it has ants, bees");
-    }
-    assert!(!project.path("checkpoints").exists(), "nothing is trained before");
+    let words = ["quality.dataset", "the model has no class `wasps`; it has ants, bees"];
+    refused_before_training(&project, words);
     let unconditional = "base.model.class_conditional=false";
     project.pipe(&["plan", "p.yaml", "--set", unconditional]).succeeds();
 }
