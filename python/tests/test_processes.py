@@ -33,11 +33,15 @@ for epoch in job.epochs():
         job.save(lambda path: torch.save(state, path))
 """
 
-# Threads of gloo that still run at the end of the interpreter can end the process by a signal.
+# Threads of gloo outlive the group where a trainer holds it, and can end the process by a signal
+# while the interpreter is taken down: that is not done.
 END = """
-import torch.distributed
+import os, sys, torch.distributed
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(0)
 """
 
 ON_TWO = 'accelerator="cpu", devices=2, strategy="ddp"'

@@ -147,6 +147,19 @@ fn a_process_that_goes_on_after_the_first_has_ended_is_ended() {
 }
 
 #[test]
+fn a_process_that_crashes_once_all_is_saved_leaves_a_training_that_is_done() {
+    let Some(cluster) = Cluster::start_two() else { return };
+    let script = format!("{TRAIN}[ $RANK = 0 ] || {{ sleep 3; kill -ABRT $$; }}\n");
+    let project = project(&cluster, "{ nodes: 2 }", "", &script);
+    project
+        .pipe(&["run", "p.yaml", "--set", "base.pause=0"])
+        .succeeds()
+        .says("task 1: Exited with exit code 134, after the last epoch: the training is complete");
+    assert_eq!(failures(&project), [] as [&str; 0]);
+    assert_eq!(state(&project), alone());
+}
+
+#[test]
 fn a_job_that_is_told_to_stop_saves_and_goes_on_with_all_its_processes() {
     let Some(cluster) = Cluster::start_two() else { return };
     let project = project(&cluster, "{ nodes: 2, time: 60 }", "", TRAIN);

@@ -445,6 +445,51 @@ fn a_checkpoint_that_stands_stays_when_the_program_breaks_the_contract() {
     project.pipe(&["plan", "p.yaml"]).succeeds().says("resume at epoch 1/4");
 }
 
+/// Libraries that end a process badly at its exit leave a training that is done all the same.
+#[test]
+fn a_crash_behind_the_last_saved_epoch_is_a_warning() {
+    let epoch = |n: u32| {
+        let line =
+            format!(r#"{{"epoch": {n}, "checkpoint": "s{n}", "metrics": {{"train_loss": 1}}}}"#);
+        [json!({"write": format!("s{n}"), "text": n.to_string()}), json!(line)]
+    };
+    let all =
+        |then: &[Value]| Value::from([&(1..=4).flat_map(epoch).collect::<Vec<_>>(), then].concat());
+    let abort = || json!({"abort": true});
+    let whole = "after the last epoch: the training is complete";
+    for crash in [abort(), json!({"exit": 134})] {
+        let project = script(all(&[crash]));
+        let said = project.pipe(&["run", "p.yaml"]).succeeds().says("(SIGABRT").says(whole);
+        assert!(!said.stderr().contains("error:"), "{}", said.stderr());
+        assert_eq!(
+            (state(&project, "last").as_str(), &project.metadata(RUN)["status"]),
+            ("4", &json!("completed"))
+        );
+        project.pipe(&["run", "p.yaml"]).succeeds().says("up to date, run 001");
+    }
+    let on_purpose = [&epoch(1)[..], &[json!(r#"{"finished": "enough"}"#), abort()]].concat();
+    script(on_purpose.into()).pipe(&["run", "p.yaml"]).succeeds().says(whole);
+
+    // What the program says itself counts, and what is not trained or not saved is not there.
+    let unsaved = json!([
+        r#"{"epoch": 1, "metrics": {"train_loss": 1}}"#,
+        r#"{"finished": "enough"}"#,
+        abort()
+    ]);
+    for (items, said) in [
+        (all(&[json!({"exit": 1})]), "ended with exit code 1"),
+        (all(&[json!(r#"{"failure": "command", "message": "no room"}"#), abort()]), "no room"),
+        (all(&[json!(r#"{"epoch": 5}"#), abort()]), "epoch 5"),
+        ([&epoch(1)[..], &epoch(2)[..], &[abort()]].concat().into(), "SIGABRT"),
+        (unsaved, "SIGABRT"),
+    ] {
+        let project = script(items);
+        let told = project.pipe(&["run", "p.yaml"]).exits(1).says(said);
+        assert!(!told.stderr().contains(whole), "{}", told.stderr());
+        assert_eq!(project.metadata(RUN)["status"], "failed");
+    }
+}
+
 #[test]
 fn metrics_that_are_no_numbers_are_left_out() {
     let items = json!([

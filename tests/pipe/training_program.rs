@@ -71,6 +71,7 @@ fn act(item: &Value, scratch: &Path, link: &mut Link) {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, item["text"].as_str().unwrap_or("x")).unwrap();
         }
+        item if item["abort"] == true => std::process::abort(),
         item if item["exit"].is_i64() => std::process::exit(item["exit"].as_i64().unwrap() as i32),
         item if item["sleep"].is_number() => {
             std::thread::sleep(Duration::from_secs_f64(item["sleep"].as_f64().unwrap()));

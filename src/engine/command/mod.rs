@@ -33,7 +33,7 @@ pub use self::check::{check_program, learn_environment};
 use self::file_stamps::Seen;
 use self::files::{Files, Found, digested};
 pub use self::inputs::{InputFiles, input_files};
-pub use self::process::{Launch, Starter, launch};
+pub use self::process::{Launch, LaunchError, Starter, launch};
 pub use self::process_tree::end_all;
 pub use self::program::{Program, Word, words};
 use crate::artifact::{Artifact, ArtifactType, Metrics, Outcome};

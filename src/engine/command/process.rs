@@ -198,12 +198,32 @@ fn force(
     }
 }
 
+/// Why a program did not end well.
+pub struct LaunchError {
+    pub error: StageError,
+    /// Whether it crashed: a signal ended it that nobody here had sent, or an exit code says the
+    /// same of what it started.
+    pub is_crash: bool,
+}
+
+impl From<StageError> for LaunchError {
+    fn from(error: StageError) -> Self {
+        Self { error, is_crash: false }
+    }
+}
+
+impl From<LaunchError> for StageError {
+    fn from(ended: LaunchError) -> Self {
+        ended.error
+    }
+}
+
 /// Runs a program to its end: its lines on stdout and stderr become messages, and all that it
 /// started ends with it.
 ///
 /// # Errors
 /// It could not be started, ended badly, or was stopped.
-pub fn launch(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
+pub fn launch(context: &RunContext, launch: &Launch) -> Result<(), LaunchError> {
     let Launch { program, folder, env, starter, .. } = *launch;
     let mut command = started_command(launch)?;
     let shown = secret::mask(&program.shown()).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -262,13 +282,14 @@ pub fn launch(context: &RunContext, launch: &Launch) -> Result<(), StageError> {
     match (status.success(), context.stop.requested(), told) {
         (false, Some(signal), true) => {
             let text = format!("`{shown}` was stopped by {}", signal.name());
-            Err(StageError::new(Failure::Interrupted(signal), text))
+            Err(StageError::new(Failure::Interrupted(signal), text).into())
         }
         (true, ..) => Ok(()),
         (false, ..) => {
             let said =
                 if tail.is_empty() { String::new() } else { format!(":\n  {}", tail.join("\n  ")) };
-            Err(failed(format!("`{shown}` {}{said}", how(status))))
+            let error = failed(format!("`{shown}` {}{said}", how(status)));
+            Err(LaunchError { error, is_crash: !asked && is_by_signal(status) })
         }
     }
 }
@@ -310,6 +331,11 @@ fn was_told(status: ExitStatus, context: &RunContext) -> bool {
     // As shells say it of what they ran.
     let terminated = signal == Some(SIGTERM) || status.code() == Some(128 + SIGTERM);
     context.stop.requested().is_some() || (terminated && !context.stop.sleep(HEARING))
+}
+
+/// Whether a signal ended the program, or what it ran: then the exit code is that of shells.
+fn is_by_signal(status: ExitStatus) -> bool {
+    status.code().is_none_or(|code| signals::of_shell(code).is_some())
 }
 
 pub(super) fn how(status: ExitStatus) -> String {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use pipe_core::progress::Event;
 use pipe_engine::command::{Launch, Starter, launch};
 use pipe_engine::kind::{Failure, RunContext, StageError};
 use pipe_engine::pipeline_file::environment;
@@ -98,12 +99,30 @@ pub(super) fn train(
             }
         }
         let ended = program.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let is_crash = ended.as_ref().is_err_and(|ended| ended.is_crash);
+        let ended = ended.map_err(StageError::from);
         let ended = match &processes {
             Some(processes) => processes.judge(context, session, ended, overdue),
             None => ended,
         };
-        refused.map_or(ended, Err)
+        match (refused, ended) {
+            (Some(refused), _) => Err(refused),
+            (None, Err(error)) if is_crash && session.is_whole() => {
+                tell_of_crash(context, &error);
+                Ok(())
+            }
+            (None, ended) => ended,
+        }
     })
+}
+
+/// Says that a program crashed with its training done. Libraries that take themselves down at the
+/// end of a process do so now and then, above all where several processes learn together.
+#[cfg(unix)]
+fn tell_of_crash(context: &RunContext, error: &StageError) {
+    let how = error.message.lines().next().unwrap_or_default().trim_end_matches(':');
+    let text = format!("{how}, after the last epoch: the training is complete");
+    context.event(Event::Warning { text });
 }
 
 /// The reply to a line of the program's.
@@ -168,9 +187,7 @@ pub(super) fn judge(
     ended?;
     let (done, target) = (session.position().epoch, settings.epochs);
     let failed = |text: String| Err(StageError::new(Failure::Command, text));
-    let enabled = settings.checkpoint.enabled;
-    let is_end = done == target || session.finished.is_some() || session.ending.is_some();
-    if is_end && (session.is_epoch_saved() || !enabled) {
+    if session.is_whole() {
         return Ok(());
     }
     if let Some(signal) = context.stop.requested() {

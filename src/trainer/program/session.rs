@@ -164,7 +164,7 @@ impl<'a> Session<'a> {
     }
 
     /// Whether a checkpoint stands of the last complete epoch, or of a later state.
-    pub fn is_epoch_saved(&self) -> bool {
+    fn is_epoch_saved(&self) -> bool {
         self.saved.step > 0 && self.saved.epoch == self.position.epoch
     }
 

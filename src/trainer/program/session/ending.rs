@@ -14,6 +14,13 @@ impl Session<'_> {
         self.ending.is_some() && (self.is_all_saved() || !self.policy.enabled)
     }
 
+    /// Whether there is nothing left to train: its last epoch is complete, and saved. Not where the
+    /// program says that it failed.
+    pub fn is_whole(&self) -> bool {
+        let is_saved = self.is_epoch_saved() || !self.policy.enabled;
+        self.is_final() && is_saved && self.failure.is_none()
+    }
+
     /// How far it is, as the rules see it that end it.
     fn trained(&self) -> Trained {
         let seconds = self.seconds_of_epochs + self.seconds_in_epoch();
