@@ -119,6 +119,8 @@ impl Scheduler<'_, '_> {
             && self.nodes[place].bracket.is_none();
         let why = format!("stage {} failed", stage.id);
         self.upstreams.end(&stage.id, Upstream::Failed(why));
+        // Of several rungs the last one tells.
+        self.summary.finished.retain(|(id, _)| *id != stage.id);
         self.summary.failed.push((stage.id.clone(), error));
         self.break_off(place);
         self.decide_brackets();

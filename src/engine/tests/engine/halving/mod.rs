@@ -159,6 +159,9 @@ stages:
     assert!(left.values().filter(|epochs| **epochs == 4).count() >= 1, "{left:?}");
     let finished: Vec<&str> = ran.summary.finished.iter().map(|(id, _)| id.as_str()).collect();
     assert!(finished.contains(&"all"), "{finished:?}");
+    // The one that got over its first rung failed all the same.
+    assert!(failed.contains(&"base@fails_in=3,rate=4"), "{failed:?}");
+    assert!(!failed.iter().any(|stage| finished.contains(stage)), "{finished:?}");
     // Mended, it is compared like the others.
     std::fs::remove_file(project.folder.path().join("broken")).unwrap();
     let ran = run(&project, WHOLE);
