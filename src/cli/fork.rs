@@ -52,6 +52,7 @@ pub fn fork(a: ForkArguments, output: &Output, kinds: &Kinds) -> Result<ExitCode
     a.check(&run, &metadata)?;
     let then = a.then(&metadata)?;
     let (session, stage) = session(&run, &metadata, kinds, &a.overrides(&metadata, &then))?;
+    require_unchanged(&run, &metadata)?;
     let fork = Fork { stage: stage.clone(), run_number: run.number.0 };
     let session = session.request(Request { fork: Some(fork), ..Request::default() });
     let stop = Stop::default();
@@ -96,20 +97,23 @@ fn require_inputs(
     Ok(())
 }
 
+/// Refuses a run that is no training from the beginning.
+fn require_unchanged(run: &Run, metadata: &Metadata) -> Result<(), CliError> {
+    let Some(change) = metadata.changes.first() else { return Ok(()) };
+    let text = format!(
+        "run {} went on with changed settings {}: it equals no training from the beginning, and `then` cannot tell it",
+        run.number,
+        change.in_words()
+    );
+    let note = "checkpoint.resume_checkpoint begins a new run with one of its checkpoints";
+    Err(CliError::usage(text).note(note))
+}
+
 impl ForkArguments {
     /// Refuses runs and epochs that nothing can be branched off from.
     fn check(&self, run: &Run, metadata: &Metadata) -> Result<(), CliError> {
-        let (number, at) = (run.number, self.at);
+        let at = self.at;
         require_epoch(run, metadata, at)?;
-        if let Some(change) = metadata.changes.first() {
-            let text = format!(
-                "run {number} went on with changed settings {}: it equals no training from the beginning, and `then` \
-                 cannot tell it",
-                change.in_words()
-            );
-            let note = "checkpoint.resume_checkpoint begins a new run with one of its checkpoints";
-            return Err(CliError::usage(text).note(note));
-        }
         let epochs = self.epochs.unwrap_or(metadata.epochs);
         if at >= epochs {
             let text = format!(

@@ -43,7 +43,7 @@ pub struct SelectionArgs {
     /// Only these stages and what they need
     #[arg(value_name = "STAGE")]
     pub stages: Vec<String>,
-    /// Only these stages and what depends on them
+    /// Only these stages, what depends on them, and what all of these need
     #[arg(long, value_name = "STAGE")]
     pub from: Vec<String>,
     /// Only these stages and what they need: the same as naming them after the file

@@ -1,11 +1,14 @@
 //! `pipe plan [FILE] [STAGE…]`
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pipe_core::progress::NullListener;
 use pipe_core::stop::Stop;
 use pipe_engine::forecast::{self, PlanForecast};
 use pipe_engine::graph::{Graph, LoadedStage};
+use pipe_engine::identity::Manifest;
+use pipe_engine::kind::StageId;
 use pipe_engine::plan::{Action, Plan, Step};
 use pipe_engine::source;
 use serde::{Deserialize, Serialize};
@@ -46,6 +49,10 @@ pub struct PlanFile {
     pub args: PipelineArgs,
     #[serde(flatten)]
     pub plan: Plan,
+    /// Digest of all settings of each stage that has something to do, those among them that decide
+    /// no result but say how long it is trained and what is kept.
+    #[serde(default)]
+    settings: BTreeMap<StageId, String>,
     /// How long it takes, as far as was known when it was made.
     #[serde(default, skip_deserializing)]
     forecast: PlanForecast,
@@ -72,7 +79,8 @@ pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliErro
     let pipeline = loaded.session.graph.pipeline.name.clone();
     // A plan belongs to the project, wherever it was made.
     args.selection.file.clone_from(&loaded.file);
-    let file = PlanFile { version: VERSION, pipeline, args, plan, forecast };
+    let settings = settings_of(&plan, &loaded.session.graph);
+    let file = PlanFile { version: VERSION, pipeline, args, plan, settings, forecast };
     if let Some(path) = &arguments.output {
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         let disk = loaded.session.root.disk();
@@ -90,6 +98,18 @@ pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliErro
     // The process ends here: taking many thousand stages apart would be a tenth of its time.
     std::mem::forget((loaded, observed, file));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the stages are set to that have something to do.
+fn settings_of(plan: &Plan, graph: &Graph) -> BTreeMap<StageId, String> {
+    let acting = plan.steps.iter().filter(|step| step.action != Action::Skip);
+    let stages = acting.filter_map(|step| graph.stage(&step.stage));
+    let digest = |stage: &LoadedStage| {
+        let options = serde_json::to_value(&stage.options).unwrap_or_default();
+        let all = [("settings", stage.stage.settings()), ("options", options)];
+        Manifest::default().with(all.map(|(key, value)| (key.to_owned(), value))).digest()
+    };
+    stages.map(|stage| (stage.id.clone(), digest(stage))).collect()
 }
 
 /// One line a stage.
@@ -157,7 +177,8 @@ impl PlanFile {
 
     /// Refuses when something else would be done today.
     pub fn still_holds(&self, path: &Path, today: &Plan, graph: &Graph) -> Result<(), CliError> {
-        if self.plan == *today {
+        let settings = settings_of(today, graph);
+        if self.plan == *today && self.settings == settings {
             return Ok(());
         }
         let show = |step: Option<&Step>| {
@@ -166,7 +187,7 @@ impl PlanFile {
         let mut lines = Vec::new();
         for new in &today.steps {
             let old = self.plan.steps.iter().find(|s| s.stage == new.stage);
-            if old != Some(new) {
+            if old != Some(new) || self.settings.get(&new.stage) != settings.get(&new.stage) {
                 let (old, shown) = (show(old), show(Some(new)));
                 let what = if old == shown {
                     "other settings or inputs".to_owned()

@@ -99,14 +99,17 @@ fn may_be_mended(
     found: &InspectedStage,
     stage: &LoadedStage,
     observed: &HashMap<StageId, InspectedStage>,
+    runs: impl Fn(&StageId) -> bool,
 ) -> bool {
     match &found.inspection.state {
         StageState::Absent { changes, .. } if changes.is_empty() => {
-            // It was made before from what is not known now.
+            // It was made before from what is not known now: what stands of a stage that runs is
+            // not what that will hand on.
             let is_unknown = |input: &Input| {
                 let before = observed.get(&input.stage);
                 input.counts == DependencyMode::Content
-                    && before.is_none_or(|f| f.inspection.artifact.is_none())
+                    && (runs(&input.stage)
+                        || before.is_none_or(|f| f.inspection.artifact.is_none()))
             };
             let made = found.record.as_ref().is_some_and(|record| record.made.is_some());
             made && stage.inputs.iter().any(is_unknown)
@@ -178,7 +181,11 @@ pub fn plan(
                 depends_on: Some(before),
             },
             ((action, reason), waits_for) => {
-                let open = !is_forced && may_be_mended(seen, &stages[place], observed);
+                let runs = |id: &StageId| {
+                    let before = graph.before(place);
+                    before.into_iter().any(|b| stages[b].id == *id && running[b].is_some())
+                };
+                let open = !is_forced && may_be_mended(seen, &stages[place], observed, runs);
                 Decision { action, reason, depends_on: waits_for.filter(|_| open) }
             }
         };

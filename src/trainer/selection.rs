@@ -8,7 +8,7 @@ use pipe_runs::{Metadata, Run, Runs, Status};
 
 use crate::budget::PlannedLength;
 use crate::relocated_runs;
-use crate::run_catalog::{RunCatalog, completed_epochs, has_lost_checkpoints};
+use crate::run_catalog::{RunCatalog, completed_epochs, has_lost_checkpoints, unfinished_reason};
 use crate::run_match::RunCriteria;
 use crate::training::Training;
 
@@ -55,10 +55,11 @@ impl Training<'_> {
             stage,
             criteria,
         };
-        match self.number(request) {
-            Some(number) => search.numbered(number),
-            None => search.fitting(),
-        }
+        let selection = match self.number(request) {
+            Some(number) => search.numbered(number)?,
+            None => search.fitting()?,
+        };
+        if self.resumes { Ok(selection) } else { search.anew(selection) }
     }
 
     /// Whether there is no checkpoint of the run's own to go on from.
@@ -231,6 +232,39 @@ impl RunSearch<'_> {
         relocated_runs::runs(self.root, folder, self.pipeline, self.stage).into_iter().rfind(
             |(run, metadata)| also(run, metadata) && self.training.fits(self.criteria, metadata),
         )
+    }
+
+    /// The run of a training that does not go on from a checkpoint. What an attempt before left in
+    /// its run is not of the next one, which gets a run of its own.
+    fn anew(&self, selection: RunSelection) -> Result<RunSelection, StageError> {
+        let (training, request) = (self.training, self.request);
+        let (run, metadata) = match &selection {
+            RunSelection::New { .. } | RunSelection::Empty(_) => return Ok(selection),
+            RunSelection::Existing(existing) => (&existing.0, &existing.1),
+            RunSelection::Changed(changed) => (&changed.run, &changed.metadata),
+        };
+        let done = completed_epochs(run, metadata);
+        let is_done = request.until.is_some_and(|until| done >= until)
+            || training.has_ended(run, metadata)
+            || training.finished_early(metadata).is_some();
+        if is_done || is_untrained(run, metadata) || run.holder().is_some() {
+            return Ok(selection);
+        }
+        if training.number(request).is_some() {
+            let text = format!("run {} cannot be gone on with: it does not resume", run.number);
+            return Err(StageError::setting(text));
+        }
+        let why = match metadata.status {
+            Status::Completed => format!("was trained to epoch {done}"),
+            _ => unfinished_reason(run, metadata),
+        };
+        let catalog = RunCatalog::of(&self.runs, self.pipeline, self.stage.as_str());
+        let reason = format!(
+            "run {}: {why}; it does not resume, and is started anew (new run_{})",
+            run.number,
+            catalog.next()
+        );
+        Ok(RunSelection::New { number: None, reason, changes: Vec::new() })
     }
 
     /// The run that fits best, or a new one.

@@ -43,6 +43,8 @@ pub struct Training<'a> {
     pub epochs: TotalEpochs<'a>,
     /// What ends it before that.
     pub stopping: StoppingRules,
+    /// Whether it goes on from a checkpoint. One that does not is begun anew in another run.
+    pub resumes: bool,
     /// What to do about differences to a run that it could go on with, where there is more to say
     /// than that they are there.
     pub advice: &'a dyn Fn(&[Difference]) -> Option<String>,
@@ -160,11 +162,7 @@ impl Training<'_> {
             let reason = format!("run {}: {trained}, {why}", run.number);
             return StageState::Partial { done, total: total.max(done), reason }.into();
         }
-        let said = finished_early(&metadata)
-            .filter(|_| total <= metadata.epochs && !is_ended_by_rule(&metadata))
-            .or_else(|| {
-                finished_early(&metadata).filter(|_| self.stopping.is_timed_out(&metadata))
-            });
+        let said = self.finished_early(&metadata);
         let early = ending.as_ref().map(|ending| ending.reason.as_str()).or(said);
         if done >= total || early.is_some() {
             let is_gone =
@@ -182,6 +180,12 @@ impl Training<'_> {
         }
         let reason = format!("run {}: {}", run.number, unfinished_reason(&run, &metadata));
         StageState::Partial { done, total: to, reason }.into()
+    }
+
+    /// Why a run ended before its last epoch, where that still counts.
+    pub(crate) fn finished_early<'a>(&self, metadata: &'a Metadata) -> Option<&'a str> {
+        let is_as_long = self.total(metadata) <= metadata.epochs && !is_ended_by_rule(metadata);
+        finished_early(metadata).filter(|_| is_as_long || self.stopping.is_timed_out(metadata))
     }
 
     /// Whether nothing is left to train of a run.

@@ -183,6 +183,9 @@ fn a_moved_project_goes_on() {
 fn somebody_elses_file_is_left_alone() {
     let project = chain();
     project.write(BASE, "mine");
+    project.pipe(&["plan", "p.yaml"]).succeeds().says(&format!(
+        "not copied yet; {BASE} is there: it is left alone, unless a stage of this pipeline made it"
+    ));
     project
         .pipe(&["run", "p.yaml"])
         .exits(2)

@@ -39,7 +39,8 @@ fn who_writes_to_a_copy_damages_that_copy_alone() {
     for name in [&base, &own, &format!("{RUN}/checkpoints/best.ckpt")] {
         project.pipe(&["ckpt", "verify", name]).succeeds();
     }
-    project.pipe(&["run", "p.yaml", "-q"]).exits(2).says("was not made by this stage");
+    let refused = project.pipe(&["run", "p.yaml", "-q"]).exits(2);
+    refused.says("is not as this stage made it; move it away (`pipe verify --repair` does)");
     project.pipe(&["verify", "--repair"]).succeeds();
     project.pipe(&["run", "p.yaml", "-q"]).succeeds();
     project.pipe(&["verify"]).succeeds();

@@ -121,6 +121,21 @@ fn a_plan_file_is_kept_to() {
         .says("winner: run (")
         .says("-> skip (up to date");
     project.pipe(&["run", "p.yaml", "--plan", "plan.json"]).exits(2).says("cannot be used with");
+
+    // What decides no result is part of it, too: how long, and what is kept.
+    let text = |epochs: u32, keep: u32| {
+        let keys = format!("epochs: {epochs}\n    checkpoint: {{ keep_last_n: {keep} }}");
+        format!("name: t\nstages:\n  base:\n    kind: trainer\n    run: exit 3\n    {keys}\n")
+    };
+    project.write("q.yaml", text(2, 2));
+    project.pipe(&["plan", "q.yaml", "-o", "q.json"]).succeeds();
+    for other in [text(9, 2), text(2, 1)] {
+        project.write("q.yaml", other);
+        let refused = project.pipe(&["run", "--plan", "q.json"]).exits(2);
+        refused.says("does not hold any more").says("base: other settings or inputs");
+    }
+    project.write("q.yaml", text(2, 2));
+    project.pipe(&["run", "--plan", "q.json"]).exits(1).says("ended with exit code 3");
 }
 
 #[test]

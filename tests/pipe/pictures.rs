@@ -53,7 +53,8 @@ fn a_stage_draws_a_picture_for_each_seed_once() {
 
     // Fewer seeds: the stage's other pictures go, and what a person put beside them stays.
     std::fs::write(project.path("drawn/circle/mine.png"), "mine").unwrap();
-    project.pipe(&["run", "p.yaml", "--set", "drawn.seeds=0-1"]).succeeds();
+    let fewer = project.pipe(&["run", "p.yaml", "--set", "drawn.seeds=0-1"]).succeeds();
+    fewer.says("circle/mine.png is there and is no sampled picture");
     let left = files(&project.path("drawn"));
     let names: Vec<&str> = left.keys().map(String::as_str).collect();
     assert_eq!(names, ["circle/000000.png", "circle/mine.png", "square/000001.png"]);

@@ -36,6 +36,13 @@ fn script(items: Value) -> Project {
     project(&format!("    grace: 1s\n    settings: {{ script: {items} }}\n"))
 }
 
+/// With the program of the tests on the path.
+fn with_own_pipe(project: Project) -> Project {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let own = Path::new(env!("CARGO_BIN_EXE_pipe")).parent().unwrap().display();
+    project.environment("PATH", format!("{own}:{path}"))
+}
+
 const RUN: &str = "checkpoints/trainer/run_001";
 
 fn state(project: &Project, name: &str) -> String {
@@ -250,9 +257,39 @@ fn one_that_does_not_resume_is_started_anew() {
     }
     send(&child, "TERM");
     child.wait().unwrap();
-    project.pipe(&["plan", "p.yaml"]).succeeds().says("is started anew");
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("is started anew").says("new run_002");
     project.pipe(&args()).succeeds();
-    assert_eq!(state(&project, "last"), undisturbed("", 4));
+    let last = project.path("checkpoints/trainer/run_002/checkpoints/last.ckpt");
+    assert_eq!(std::fs::read_to_string(last).unwrap(), undisturbed("", 4));
+    project.pipe(&args()).succeeds().says("up to date, run 002");
+    let by_number = ["run", "p.yaml", "--run-number=1", "--resume"];
+    project.pipe(&by_number).exits(2).says("run 001 cannot be gone on with: it does not resume");
+}
+
+#[test]
+fn nothing_of_an_attempt_before_is_handed_on_by_one_that_does_not_resume() {
+    let project = with_own_pipe(Project::new());
+    project.write(
+        "train.sh",
+        "set -e\nscratch=$(pipe job get scratch)\nlosses='0.9 0.1 fail'\n\
+         [ ! -e mended ] || losses='0.8 end'\nepoch=0\n\
+         for loss in $losses; do\n  epoch=$((epoch + 1))\n  [ $loss != fail ] || exit 1\n  \
+         [ $loss != end ] || { pipe job finished enough > /dev/null; exit 0; }\n  \
+         echo \"$losses\" > \"$scratch/state\"\n  \
+         pipe job epoch $epoch --metric train_loss=$loss --checkpoint \"$scratch/state\" > /dev/null\n\
+         done\n",
+    );
+    let keys = "name: s\nstages:\n  base:\n    kind: trainer\n    run: sh train.sh\n    epochs: 4\n    \
+                resumable: false\n  best: { kind: copy_best, from: base, to: best.txt }\n";
+    project.write("p.yaml", keys);
+    project.pipe(&args()).exits(1).says("best so far");
+    project.write("mended", "");
+    project.pipe(&["plan", "p.yaml"]).succeeds().says("is started anew").says("new run_002");
+    project.pipe(&args()).succeeds().says("best train_loss 0.8000 at epoch 1");
+    assert_eq!(project.read("best.txt"), "0.8 end\n");
+    project.pipe(&args()).succeeds().says("up to date");
+    // More epochs are another run, too.
+    project.pipe(&["plan", "p.yaml", "--epochs=5"]).succeeds().says("new run_003");
 }
 
 fn args() -> [&'static str; 2] {
@@ -323,12 +360,34 @@ fn what_a_program_hands_on_begins_another_training() {
         // What somebody changed in a copy is theirs.
         let copy = training_program::inner(&project.path("out/model.ckpt"));
         std::fs::write(&copy, "changed").unwrap();
-        project.pipe(&["plan", "p.yaml"]).succeeds().says("has another content");
-        project.pipe(&args()).exits(2).says("was not made by this stage");
+        project.pipe(&["plan", "p.yaml"]).succeeds().says("has another content, and is left alone");
+        project.pipe(&args()).exits(2).says("out/model.ckpt is not as this stage made it");
         project.pipe(&["run", "p.yaml", "--set", "copy.overwrite=true"]).succeeds();
         assert_ne!(std::fs::read_to_string(&copy).unwrap(), "changed");
         project.pipe(&["verify"]).succeeds();
     }
+}
+
+/// What a plan says of a stage behind others that run is a guess by what stands of them.
+#[test]
+fn a_stage_that_may_be_up_to_date_behind_others_is_planned_so() {
+    let exe = std::env::current_exe().unwrap();
+    let behind = format!(
+        "    settings: {{ rate: 0.1 }}\n  win: {{ kind: select_best, over: [base], by: train_loss }}\n  \
+         tuned:\n    kind: trainer\n    run: ['{}', --exact, 'trainer::program', --nocapture, -q]\n    \
+         epochs: 1\n    init: win\n    checkpoint: {{ base_dir: checkpoints/tuned }}\n  \
+         copy: {{ kind: copy_best, from: tuned, to: out/t.ckpt }}\n",
+        exe.display()
+    );
+    let project = project(&behind);
+    for rate in ["0.1", "0.5", "0.1"] {
+        project.pipe(&["run", "p.yaml", "--set", &format!("base.rate={rate}")]).succeeds();
+    }
+    let by = ["p.yaml", "--set", "win.by=accuracy", "--set", "win.mode=max"];
+    let plan = project.pipe(&[&["plan"], &by[..]].concat()).succeeds().stdout();
+    let line = plan.lines().find(|line| line.starts_with("copy ")).unwrap();
+    assert!(line.contains("run?"), "{plan}");
+    project.pipe(&[&["run"], &by[..]].concat()).succeeds().says("copy: skip (up to date");
 }
 
 #[test]
@@ -531,7 +590,7 @@ fn a_flood_of_steps_is_heard() {
 
 #[test]
 fn a_shell_script_trains_with_pipe_job() {
-    let project = Project::new();
+    let project = with_own_pipe(Project::new());
     project.write(
         "train.sh",
         "set -e\nscratch=$(pipe job get scratch)\nstart=$(pipe job get start)\nstate=begin\n\
@@ -542,9 +601,6 @@ fn a_shell_script_trains_with_pipe_job() {
     );
     let keys = "name: s\nstages:\n  base:\n    kind: trainer\n    run: sh train.sh\n    inputs: [train.sh]\n    epochs: 2\n";
     project.write("p.yaml", keys);
-    let path = std::env::var("PATH").unwrap_or_default();
-    let own = Path::new(env!("CARGO_BIN_EXE_pipe")).parent().unwrap().display();
-    let project = project.environment("PATH", format!("{own}:{path}"));
     project.pipe(&args()).succeeds().says("best train_loss 0.7000 at epoch 2");
     let two = state(&project, "last");
     project.write("p.yaml", keys.replace("epochs: 2", "epochs: 3"));

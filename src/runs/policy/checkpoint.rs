@@ -56,7 +56,7 @@ pub struct CheckpointPolicy {
     /// The stages that look at every checkpoint: one that they have yet to look at stays.
     #[serde(skip)]
     pub followed_by: Vec<StageId>,
-    /// A checkpoint file to start a new run from.
+    /// A checkpoint file to start a new run from. A `trainer` begins with a file by its `init`.
     #[schemars(extend("x-known-as" = ["ckpt_path", "resume_from_checkpoint", "init_from"]))]
     pub resume_checkpoint: Option<String>,
 }

@@ -28,7 +28,7 @@ use super::artifacts::{
 };
 use super::{class_names, lint, lint_selection};
 use crate::architecture::Architectures;
-use crate::checkpoint::{self, base_beside};
+use crate::checkpoint::base_beside;
 use crate::lora::HEADER_KEY;
 
 /// Copies a checkpoint to a fixed place.
@@ -249,7 +249,7 @@ impl CopyBest {
             let state = if o.made.is_some_and(|made| self.is_in_place(made)) && target.exists() {
                 StageState::Done { reason: "up to date".into() }
             } else {
-                StageState::absent("not copied yet")
+                StageState::absent(format!("not copied yet{}", self.in_the_way(o, None)))
             };
             return Ok(state.into());
         };
@@ -280,7 +280,14 @@ impl CopyBest {
                     "another checkpoint is selected now, epoch {epoch}{cost}"
                 ))
             }
-            (None, ..) => StageState::absent(format!("{to} has another content")),
+            (None, Some(_), _) => {
+                let no_write = if self.settings.overwrite { "" } else { ", and is left alone" };
+                StageState::absent(format!("{to} has another content{no_write}"))
+            }
+            (None, None, None) => {
+                let taken = self.in_the_way(o, Some(&source.digest));
+                StageState::absent(format!("not copied yet{taken}{}", self.cost(&source)))
+            }
         };
         if let (Some(made), Some(outputs)) = (made, standing) {
             o.confirm(Outputs { outputs, ..made.clone() });
@@ -381,19 +388,5 @@ impl CopyBest {
             let whose = self.whose(from);
             StageError::setting(format!("{whose} has no such checkpoint; {there}")).at("select")
         })
-    }
-
-    /// What a copy takes of the disk, for the plan.
-    fn cost(&self, source: &CheckpointFile) -> String {
-        if self.settings.link == Link::Hard {
-            return String::new();
-        }
-        let adapter = Checkpoint::open(&source.path).ok().filter(is_adapter);
-        let base = adapter.and_then(|file| checkpoint::base_of(&file).ok());
-        match base.and_then(|base| std::fs::metadata(base.path()).ok()) {
-            Some(base) if self.settings.merge => copy_cost(base.len()),
-            Some(base) => copy_cost(source.bytes + base.len()),
-            None => copy_cost(source.bytes),
-        }
     }
 }

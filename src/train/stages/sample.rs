@@ -310,6 +310,10 @@ impl SampleStage {
         let written = if let Target::Folder(_) = target {
             // A picture says of itself that it was sampled.
             context.note_place(to)?;
+            if let Err(other) = request.check_alone(path, sampled.view()) {
+                let text = format!("{}; whoever reads the folder has it, too", other.message);
+                context.event(Event::Warning { text });
+            }
             write()?
         } else {
             write_over(context, to, write)?

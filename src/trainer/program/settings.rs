@@ -79,7 +79,8 @@ pub struct TrainerSettings {
     pub seed: u64,
     #[serde(default)]
     pub checkpoint: CheckpointPolicy,
-    /// Whether it can go on from a checkpoint. One that cannot is started anew each time.
+    /// Whether it can go on from a checkpoint. One that cannot is started anew each time, in another
+    /// run.
     #[serde(default = "yes")]
     #[schemars(extend("x-class" = "runtime"))]
     pub resumable: bool,

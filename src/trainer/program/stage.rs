@@ -52,6 +52,7 @@ impl TrainerStage {
             seed: self.settings.seed,
             epochs: TotalEpochs::Fixed(self.settings.epochs),
             stopping: self.settings.stopping(),
+            resumes: self.settings.resumable,
             advice: &|_| None,
             pace: &|_| None,
             // What a program does with its epochs is not known here.
@@ -133,20 +134,6 @@ impl Stage for TrainerStage {
             // A stage before this one may bring it.
             *reason = there_is_no(pattern, o.root);
         }
-        if !self.settings.resumable {
-            seen.state = match seen.state {
-                StageState::Partial { done, total, reason } if done < total => {
-                    let reason = format!("{reason}; it does not resume, and is started anew");
-                    StageState::Partial { done: 0, total, reason }
-                }
-                StageState::Extendable { to: total, from } => {
-                    let reason =
-                        format!("trained to epoch {from}; it does not resume, and is started anew");
-                    StageState::Partial { done: 0, total, reason }
-                }
-                other => other,
-            };
-        }
         Ok(seen)
     }
 
@@ -202,8 +189,7 @@ impl TrainerStage {
         write_config(&manager, context)?;
 
         // ---- Where to begin
-        let start =
-            if self.settings.resumable { training.newest(context, &manager)? } else { None };
+        let start = training.newest(context, &manager)?;
         let position = start.as_ref().map(|s| Position::of(s.header())).unwrap_or_default();
         let seconds = start.as_ref().map_or(0.0, |start| start.header().seconds_in_epoch());
         self.tell_begin(context, &manager, start.as_ref(), &device);

@@ -3,16 +3,43 @@
 
 use std::path::Path;
 
-use pipe_engine::kind::{Failure, RunContext, StageError, is_inside_project};
+use pipe_engine::kind::{Failure, InspectContext, RunContext, StageError, is_inside_project};
 use pipe_engine::state::Output;
 use pipe_fs::{atomic, copy};
 use pipe_runs::{Checkpoint, file_digest_like};
 
 use super::super::artifacts::CheckpointFile;
-use super::{CopyBest, Link, is_adapter, not_copied};
+use super::{CopyBest, Link, copy_cost, is_adapter, not_copied};
 use crate::checkpoint::{self, base_beside};
 
 impl CopyBest {
+    /// What a copy takes of the disk, for the plan.
+    pub(super) fn cost(&self, source: &CheckpointFile) -> String {
+        if self.settings.link == Link::Hard {
+            return String::new();
+        }
+        let adapter = Checkpoint::open(&source.path).ok().filter(is_adapter);
+        let base = adapter.and_then(|file| checkpoint::base_of(&file).ok());
+        match base.and_then(|base| std::fs::metadata(base.path()).ok()) {
+            Some(base) if self.settings.merge => copy_cost(base.len()),
+            Some(base) => copy_cost(source.bytes + base.len()),
+            None => copy_cost(source.bytes),
+        }
+    }
+
+    /// What becomes of a file that has the name of the copy, where nothing is known of its origin.
+    /// `wanted`: the digest that it is to have, once that is known.
+    pub(super) fn in_the_way(&self, o: &InspectContext, wanted: Option<&str>) -> String {
+        let (to, target) = (self.settings.to.display(), o.root.join(&self.settings.to));
+        let is_wanted = wanted.is_some_and(|wanted| {
+            file_digest_like(&target, wanted).is_ok_and(|found| found == wanted)
+        });
+        if o.made.is_some() || is_wanted || self.settings.overwrite || !target.exists() {
+            return String::new();
+        }
+        format!("; {to} is there: it is left alone, unless a stage of this pipeline made it")
+    }
+
     /// Copies the file, and LoRA's base model beside it. Returns the digest of the file.
     pub(super) fn write_copies(
         &self,
@@ -137,9 +164,16 @@ impl CopyBest {
                 return Ok(earlier);
             }
         }
+        let is_ours = context.known_outputs().any(|output| Path::new(&output.path) == to);
+        let (why, away) = if is_ours {
+            ("is not as this stage made it", "move it away (`pipe verify --repair` does)")
+        } else {
+            ("exists and was not made by this stage", "move it away")
+        };
+        let to = to.display();
         Err(StageError::setting(format!(
-            "{} exists and was not made by this stage; move it away, choose another path, or set `overwrite: true`",
-            to.display()
-        )).at("to"))
+            "{to} {why}; {away}, choose another path, or set `overwrite: true`"
+        ))
+        .at("to"))
     }
 }

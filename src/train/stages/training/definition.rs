@@ -37,6 +37,7 @@ impl Training<'_> {
             seed: self.settings.seed,
             epochs: TotalEpochs::By(&|data| self.periods.epochs_on(data.train_images as usize)),
             stopping: self.settings.stopping(),
+            resumes: true,
             advice: &|different| self.horizon_advice(different),
             pace: &pace,
             same_until: &|different, run| self.same_until(different, run),
