@@ -58,6 +58,8 @@ class Alone:
             ) from error
         self.settings = settings
         self._metrics: dict[str, float] = {}
+        self._step = settings.step
+        self._epoch_step = max(0, settings.step - settings.step_in_epoch)
         if not reader:
             self._remove_unlisted()
 
@@ -70,6 +72,9 @@ class Alone:
             target.parent.mkdir(exist_ok=True)
             os.replace(source, target)
         elif "epoch" in message and "step_in_epoch" not in message:
+            # An epoch that is told without its step counts as one.
+            self._step = message.get("step", max(self._step, self._epoch_step + 1))
+            self._epoch_step = self._step
             self._metrics = message.get("metrics", {})
             values = "".join(f", {name} {value:.6g}" for name, value in self._metrics.items())
             say(f"epoch {message['epoch']}{values}")
@@ -83,12 +88,13 @@ class Alone:
     def _checkpoint(self, message: Mapping[str, Any]) -> Reply:
         source = self.settings.scratch / message["checkpoint"]
         inside = message.get("step_in_epoch", 0)
-        position = f"_step_{message['step']:06}" if inside else ""
+        self._step = message.get("step", self._epoch_step + inside)
+        position = f"_step_{self._step:06}" if inside else ""
         path = f"epoch_{message['epoch']:03}{position}.ckpt"
         metrics = message.get("metrics") or self._metrics
         entry = {
             "epoch": message["epoch"],
-            "step": message["step"],
+            "step": self._step,
             "step_in_epoch": inside,
             "path": path,
             "metrics": metrics,

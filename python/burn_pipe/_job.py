@@ -47,6 +47,7 @@ class Job:
         self._sample_asked = False
         self._ended_inside = False
         self._under_way = 0
+        self._reported = 0  # the epoch of the last report
         self._warned: set[str] = set()
         self._init_read = False
 
@@ -72,6 +73,7 @@ class Job:
             atexit.register(self._tell_unread)
         self._done, self._step = settings.done, settings.step
         self._inside = settings.step_in_epoch
+        self._epoch_step = max(0, settings.step - settings.step_in_epoch)
         self._on_signal()
         self._on_exception()
         return settings, speak
@@ -108,7 +110,10 @@ class Job:
 
     @property
     def step(self) -> int:
-        """Steps done by now over all epochs, those before `start` included."""
+        """Steps done by now over all epochs, those before `start` included.
+
+        An epoch without a report counts as one step, and a checkpoint inside it as `step_in_epoch`.
+        """
         self._begun
         return self._step
 
@@ -193,9 +198,10 @@ class Job:
         """The epochs yet to do, counted from 1.
 
         Ends at the target, after `finish`, and where a stop was asked: once the epoch under way is
-        saved. With `torch.distributed` all processes end together, where rank 0 does. `target` is how many there are in all where `pipe` does not say it. With `reseed`,
-        each epoch begins with the generators of `random`, NumPy and PyTorch seeded by (seed,
-        epoch), so that an interrupted training sees the same numbers.
+        saved. With `torch.distributed` all processes end together, where rank 0 does. `target` is
+        how many there are in all where `pipe` does not say it. With `reseed`, each epoch begins
+        with the generators of `random`, NumPy and PyTorch seeded by (seed, epoch), so that an
+        interrupted training sees the same numbers.
         """
         target = self._settings.target or target
         if target is None:
@@ -227,6 +233,7 @@ class Job:
         self._begun
         self._step = self._step + 1 if step is None else step
         self._inside = self._inside + 1 if step_in_epoch is None else step_in_epoch
+        self._reported = self._done + 1
         if self.rank > 0:
             return
         # A message with `epoch` and without `step_in_epoch` would say that the epoch is complete.
@@ -278,7 +285,12 @@ class Job:
         self._begun
         self._done += 1
         self._inside = 0
-        message: dict[str, Any] = {"epoch": self._done, "step": self._step}
+        message: dict[str, Any] = {"epoch": self._done}
+        if self._reported == self._done:
+            message["step"] = self._step
+        else:  # as `pipe` counts
+            self._step = max(self._step, self._epoch_step + 1)
+        self._epoch_step = self._step
         if metrics:
             message["metrics"] = self._numbers(metrics)
         reply = self._say(message)
@@ -286,11 +298,11 @@ class Job:
 
     def hand_in(self, path: Path, *, step_in_epoch: int | None = None) -> Path | None:
         """Hands over a checkpoint inside `scratch`, after `complete` or inside an epoch."""
-        message: dict[str, Any] = {
-            "checkpoint": self._in_scratch(path),
-            "epoch": self._done,
-            "step": self._step,
-        }
+        message: dict[str, Any] = {"checkpoint": self._in_scratch(path), "epoch": self._done}
+        if self._reported == self._done + bool(step_in_epoch):
+            message["step"] = self._step
+        elif step_in_epoch:  # as `pipe` counts
+            self._step = self._epoch_step + step_in_epoch
         if step_in_epoch:
             message["step_in_epoch"] = step_in_epoch
         self._save_asked = False

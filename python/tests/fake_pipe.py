@@ -19,8 +19,9 @@ PACKAGE = Path(__file__).resolve().parent.parent
 class FakePipe:
     """A run's folder, a job file and a socket. `starts` a program on it, again and again.
 
-    Epochs are saved every `every`; all of them are kept. After message number `stop_after` each
-    reply asks for a stop. `refuse` is a key of a message to refuse.
+    Epochs are saved every `every`; all of them are kept. From step `stop_at_step` on each reply
+    asks for a stop. `refuse` is a key of a message to refuse. An epoch that is told without its
+    step counts as one step.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class FakePipe:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         self.stopping = False
+        self._step = self.position["step"]
+        self._epoch_step = max(0, self._step - self.position["step_in_epoch"])
         path = self.run_dir / "job.json"
         job = {
             "protocol": 1,
@@ -122,9 +125,13 @@ class FakePipe:
             source = self.run_dir / "scratch" / message["sample"]
             os.replace(source, self.run_dir / "samples" / f"epoch_{message['epoch']:03}.png")
         elif "epoch" in message and "step_in_epoch" not in message:
+            step = message.get("step", max(self._step, self._epoch_step + 1))
+            if step <= self._epoch_step:
+                return {"ok": False, "error": f"step {step} after step {self._epoch_step}"}
+            self._step = self._epoch_step = step
             if message["epoch"] % self.every == 0 or message["epoch"] == self.target:
                 reply["save"] = True
-        step = message.get("step", 0)
+        step = self._step = message.get("step", self._step)
         self.stopping |= self.stop_at_step is not None and step >= self.stop_at_step
         if step == self.save_at_step and "checkpoint" not in message:
             reply["save"] = True
@@ -138,12 +145,13 @@ class FakePipe:
     def _keep(self, message: dict[str, Any]) -> dict[str, Any]:
         source = self.run_dir / "scratch" / message["checkpoint"]
         inside = message.get("step_in_epoch", 0)
+        self._step = message.get("step", self._epoch_step + inside)
         name = f"epoch_{message['epoch']:03}{'_inside' if inside else ''}.ckpt"
         path = self.run_dir / "checkpoints" / name
         shutil.rmtree(path, ignore_errors=True)
         os.replace(source, path)
         self.position = {
-            "done": message["epoch"], "step": message["step"], "step_in_epoch": inside,
+            "done": message["epoch"], "step": self._step, "step_in_epoch": inside,
             "start": str(path),
         }
         return {"kept": True, "best": False, "path": str(path)}

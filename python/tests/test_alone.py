@@ -56,6 +56,27 @@ def test_it_says_where_and_goes_on(tmp_path):
     assert content(tmp_path / "checkpoints/train/state.json") == before
 
 
+def test_an_epoch_without_a_report_counts_as_one_step(tmp_path):
+    def position(job: Job) -> tuple[int, int, int]:
+        state = json.loads((tmp_path / "own/state.json").read_text())["newest"]
+        assert state["step"] == job.step
+        return state["epoch"], state["step"], state["step_in_epoch"]
+
+    job = Job({}, tmp_path / "own")
+    for _ in job.epochs(2):
+        job.save(lambda path: path.write_text("weights"))
+    assert position(job) == (2, 2, 0)
+    next(job.epochs(3))
+    job.save(lambda path: path.write_text("weights"), step_in_epoch=3)
+    assert position(job) == (2, 5, 3)
+    job._begun[1].__self__._lock.close()
+    again = Job({}, tmp_path / "own")
+    assert (again.done, again.step, again.step_in_epoch) == (2, 5, 3)
+    for _ in again.epochs(4):
+        again.save(lambda path: path.write_text("weights"))
+    assert position(again) == (4, 6, 0)
+
+
 def test_without_a_number_of_epochs_it_says_what_to_write(tmp_path):
     with pytest.raises(JobError, match=r"job.epochs\(20\)"):
         next(Job({}, tmp_path / "own").epochs())

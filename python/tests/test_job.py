@@ -81,6 +81,41 @@ def test_epochs_steps_and_checkpoints_are_told(begin):
     ]
 
 
+def test_an_epoch_without_a_report_is_told_without_its_step(begin):
+    pipe, job = begin(target=2)
+    for _ in job.epochs():
+        job.save(write)
+    assert pipe.messages[:2] == [{"epoch": 1}, {"checkpoint": "checkpoint", "epoch": 1}]
+    assert job.step == 2
+    pipe.target = 4
+    again = Job(pipe.begin())
+    assert (again.done, again.step) == (2, 2)
+    for epoch in again.epochs():
+        if epoch == 4:
+            again.report()
+        again.save(write)
+    assert pipe.of("epoch")[-1] == {"checkpoint": "checkpoint", "epoch": 4, "step": 4}
+    assert again.step == pipe.position["step"] == 4
+
+
+def test_a_checkpoint_inside_an_epoch_without_a_report_counts_from_the_epoch_before(begin):
+    pipe, job = begin(target=2)
+    epochs = job.epochs()
+    next(epochs)
+    job.save(write)
+    next(epochs)
+    job.save(write, step_in_epoch=2)
+    job.save(write, step_in_epoch=4)
+    assert pipe.messages[-1] == {"checkpoint": "checkpoint", "epoch": 1, "step_in_epoch": 4}
+    assert job.step == pipe.position["step"] == 5
+    again = Job(pipe.begin())
+    assert (again.done, again.step, again.step_in_epoch) == (1, 5, 4)
+    for _ in again.epochs():
+        again.save(write)
+    assert pipe.messages[-1] == {"checkpoint": "checkpoint", "epoch": 2}
+    assert again.step == pipe.position["step"] == 5
+
+
 def test_nothing_is_written_where_the_policy_wants_none(begin):
     pipe, job = begin(every=2)
     written = []
