@@ -5,10 +5,12 @@
     trainer.train(resume_from_checkpoint=job.start)
 
 The checkpoints are the Trainer's own folders: weights, optimizer, schedule, generators, state.
+They hold no clock and no path, so that the same training has the same bytes.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ class PipeCallback(TrainerCallback):
     itself (`save_strategy="no"`). A checkpoint inside an epoch is written where the policy or a
     stop asks for it. Metrics of an epoch are what the Trainer logged in it, times left out. Of
     several processes rank 0 decides, and all save and stop together.
+
+    A checkpoint has no `training_args.bin`, which nothing is resumed from and which holds the path
+    of the scratch folder, and no times in the log of its `trainer_state.json`.
     """
 
     def __init__(self) -> None:
@@ -67,8 +72,7 @@ class PipeCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> Any:
         for name, value in (logs or {}).items():
-            about_time = name == "epoch" or name.endswith(("_runtime", "_per_second"))
-            if isinstance(value, (int, float)) and not about_time:
+            if isinstance(value, (int, float)) and name != "epoch" and not _is_time(name):
                 self._metrics[name] = value
         if not control.should_evaluate:
             self._complete(control)
@@ -81,6 +85,7 @@ class PipeCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            _leave_clocks_out(path)
             job.hand_in(path, step_in_epoch=self._inside)
         self._inside = None
 
@@ -96,6 +101,21 @@ class PipeCallback(TrainerCallback):
             self._metrics = {}
             control.should_save |= job.agreed(reply.save)
             control.should_training_stop |= job.agreed(reply.stop)
+
+
+def _is_time(name: str) -> bool:
+    return name.endswith(("_runtime", "_per_second", "_model_preparation_time"))
+
+
+def _leave_clocks_out(checkpoint: Path) -> None:
+    (checkpoint / "training_args.bin").unlink(missing_ok=True)
+    path = checkpoint / "trainer_state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    state["log_history"] = [
+        {name: value for name, value in entry.items() if not _is_time(name)}
+        for entry in state["log_history"]
+    ]
+    path.write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _steps(args: Any, loader: Any) -> int:

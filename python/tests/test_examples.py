@@ -123,9 +123,7 @@ def test_diffusers_unconditional(tmp_path):
 def test_transformers_trainer(tmp_path):
     needs("torch", "transformers", "accelerate")
     folder = example("transformers_trainer", tmp_path)
-    differs = same(*killed_and_extended(folder, [sys.executable, "train.py"]))
-    # How many epochs were asked for, and where the scratch folder is.
-    assert differs <= {"training_args.bin", "trainer_state.json"}
+    assert same(*killed_and_extended(folder, [sys.executable, "train.py"])) == set()
 
 
 def test_sklearn_partial_fit(tmp_path):
