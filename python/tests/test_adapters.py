@@ -29,6 +29,11 @@ class Net(L.LightningModule):
         x, y = batch
         loss = ((self.net(x + 0.1 * torch.randn_like(x)) - y) ** 2).mean()
         self.log("train_loss", loss, on_step=False, on_epoch=True)
+        self.log("worst", loss, on_step=False, on_epoch=True, reduce_fx=max)
+        self.log("sum", loss, on_epoch=True, reduce_fx="sum")
+        if index == 1:
+            self.log("early", loss, on_step=False, on_epoch=True)
+            self.log("now", loss)
         return loss
 
     def validation_step(self, batch, index):
@@ -54,6 +59,7 @@ if __name__ == "__main__":
     loader = DataLoader(data, 8, num_workers=job.settings.get("workers", 0), **order)
     trainer = L.Trainer(
         max_epochs=2, accelerator="cpu", callbacks=[PipeCallback()], logger=False,
+        val_check_interval=job.settings.get("validate", 1.0),
         enable_progress_bar=False, enable_model_summary=False)
     trainer.fit(Net(), loader, DataLoader(data, 64), ckpt_path=job.start)
 '''
@@ -115,12 +121,14 @@ def good(done) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def whole_and_pieces(tmp_path: Path, text: str, **settings) -> tuple[FakePipe, FakePipe]:
+def whole_and_pieces(
+    tmp_path: Path, text: str, stop_at_step: int = 18, **settings
+) -> tuple[FakePipe, FakePipe]:
     """Six epochs at once; and in two goes with a stop asked for in the third epoch."""
     program = script(tmp_path, text)
     whole = FakePipe(tmp_path / "whole", target=6, settings=settings)
     good(whole.start(program))
-    pieces = FakePipe(tmp_path / "pieces", target=6, settings=settings, stop_at_step=18)
+    pieces = FakePipe(tmp_path / "pieces", target=6, settings=settings, stop_at_step=stop_at_step)
     good(pieces.start(program))
     assert pieces.position["done"] < 6, pieces.messages
     pieces.stop_at_step = None
@@ -135,22 +143,47 @@ def differing(whole: FakePipe, pieces: FakePipe) -> set[str]:
     return {name for name in left if left[name] != right[name]}
 
 
+def told(pipe: FakePipe) -> list[dict]:
+    """The epochs with their metrics."""
+    return [m for m in pipe.of("metrics") if "step_in_epoch" not in m and "checkpoint" not in m]
+
+
 @pytest.mark.parametrize(
-    ("framework", "workers"),
-    [("lightning", 0), ("lightning", 2), ("pytorch_lightning", 0)],
+    ("framework", "settings"),
+    [
+        ("lightning", {"workers": 0}),
+        ("lightning", {"workers": 2}),
+        ("lightning", {"validate": 3}),
+        ("pytorch_lightning", {"workers": 0}),
+    ],
 )
-def test_lightning(tmp_path, framework, workers):
+def test_lightning(tmp_path, framework, settings):
     needs("torch", framework)
     text = LIGHTNING.replace("FRAMEWORK", framework)
-    whole, pieces = whole_and_pieces(tmp_path, text, workers=workers)
+    # The last validation of the epoch lies before the stop, where it is validated inside.
+    stop = 23 if "validate" in settings else 18
+    whole, pieces = whole_and_pieces(tmp_path, text, stop, **settings)
     assert differing(whole, pieces) == set()
-    epochs = [m for m in whole.of("metrics") if "train_loss" in m["metrics"]]
-    assert len(epochs) == 6 and all("val_loss" in m["metrics"] for m in epochs)
+    assert told(whole) == told(pieces) and len(told(whole)) == 6
+    names = {"train_loss", "worst", "sum", "sum_epoch", "early", "now", "val_loss"}
+    assert all(names == m["metrics"].keys() for m in told(whole))
     steps = [m for m in whole.messages if "steps" in m]
     assert [m["step"] for m in steps] == list(range(1, 49)) and steps[0]["steps"] == 8
     assert not whole.of("warning") and not whole.of("failure")
     inside = [m for m in pieces.of("checkpoint") if "step_in_epoch" in m]
-    assert [m["step_in_epoch"] for m in inside] == [2], "a stop is saved inside the epoch"
+    assert [m["step_in_epoch"] for m in inside] == [stop - 16], "a stop is saved inside the epoch"
+
+
+def test_lightning_says_where_the_metrics_of_an_epoch_cover_only_its_rest(tmp_path):
+    needs("torch", "lightning")
+    text = LIGHTNING.replace("FRAMEWORK", "lightning").replace(
+        "if __name__", "import burn_pipe.lightning as b\nb._results = lambda t: t.gone\nif __name__"
+    )
+    whole, pieces = whole_and_pieces(tmp_path, text)
+    assert differing(whole, pieces) == set() and not whole.of("warning")
+    assert [m["warning"].partition(":")[0] for m in pieces.of("warning")] == [
+        "the metrics of epoch 3 cover only its steps from 3 on"
+    ]
 
 
 def test_lightning_tells_of_an_early_stop(tmp_path):
