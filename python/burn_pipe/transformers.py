@@ -11,15 +11,22 @@ They hold no clock and no path, so that the same training has the same bytes.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from transformers import TrainerCallback
+import torch
+from transformers import Trainer, TrainerCallback
 
 from . import job
 from ._protocol import JobError
 
 __all__ = ["PipeCallback", "job"]
+
+
+_EPOCH = "pipe_epoch.json"
+"""In a checkpoint inside an epoch: what was logged in the epoch, and the losses not logged yet."""
 
 
 class PipeCallback(TrainerCallback):
@@ -31,7 +38,10 @@ class PipeCallback(TrainerCallback):
     several processes rank 0 decides, and all save and stop together.
 
     A checkpoint has no `training_args.bin`, which nothing is resumed from and which holds the path
-    of the scratch folder, and no times in the log of its `trainer_state.json`.
+    of the scratch folder, and no times in the log of its `trainer_state.json`. One inside an epoch
+    has `pipe_epoch.json` besides. It brings back what was logged in the epoch, and the sum of the
+    losses since then, so that the next `loss` is that of one go: to the bit in one process, and up
+    to rounding in several, which go on from the mean of their sums.
     """
 
     def __init__(self) -> None:
@@ -51,6 +61,8 @@ class PipeCallback(TrainerCallback):
                 f"the Trainer is at step {state.global_step} and pipe at {job.step}: "
                 "trainer.train(resume_from_checkpoint=job.start)"
             )
+        if job.step_in_epoch:
+            self._bring_back()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         steps = _steps(args, kwargs["train_dataloader"])
@@ -83,15 +95,48 @@ class PipeCallback(TrainerCallback):
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        kept = self._kept() if self._inside else None
         if state.is_world_process_zero:
             path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             _leave_clocks_out(path)
+            if kept is not None:
+                (path / _EPOCH).write_text(json.dumps(kept), encoding="utf-8")
             job.hand_in(path, step_in_epoch=self._inside)
         self._inside = None
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if job.unit == "epoch" and job.done < (job.target or 0) and not job.should_stop:
             job.finish(f"the Trainer stopped the training after epoch {job.done}")
+
+    def _kept(self) -> dict[str, Any] | None:
+        """What the epoch has summed up; None where the Trainer keeps it in another way."""
+        running = _running()
+        if running is None:
+            return None
+        trainer, losses = running
+        return {
+            "metrics": self._metrics,
+            "losses": _mean_of_all(losses),
+            "logged_at": trainer._globalstep_last_logged,
+        }
+
+    def _bring_back(self) -> None:
+        """What the epoch had summed up before the checkpoint inside it."""
+        path, running = Path(job.start or "") / _EPOCH, _running()
+        if running is None or not path.exists():
+            job.warn(
+                f"the loss of epoch {job.done + 1} covers only its steps from "
+                f"{job.step_in_epoch + 1} on: the checkpoint has not what was summed up before, or "
+                "this version of Transformers keeps it in another way"
+            )
+            return
+        trainer, losses = running
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        self._metrics = kept["metrics"]
+        losses += kept["losses"]
+        trainer._globalstep_last_logged = kept["logged_at"]
+        # The summary at the end is of the steps of this process.
+        trainer._total_loss_scalar -= kept["losses"]
 
     def _complete(self, control: Any) -> None:
         """An epoch is told when it is logged and evaluated, so that its metrics are whole."""
@@ -101,6 +146,35 @@ class PipeCallback(TrainerCallback):
             self._metrics = {}
             control.should_save |= job.agreed(reply.save)
             control.should_training_stop |= job.agreed(reply.stop)
+
+
+def _running() -> tuple[Any, Any] | None:
+    """The Trainer that calls, and its sum of the losses since it last logged.
+
+    A callback is not told of its Trainer. The sum is an attribute from Transformers 5 on, and a
+    variable of the training loop before.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        trainer = frame.f_locals.get("self")
+        if isinstance(trainer, Trainer):
+            losses = getattr(trainer, "_tr_loss", frame.f_locals.get("tr_loss"))
+            has_all = hasattr(trainer, "_globalstep_last_logged") and hasattr(
+                trainer, "_total_loss_scalar"
+            )
+            return (trainer, losses) if isinstance(losses, torch.Tensor) and has_all else None
+        frame = frame.f_back
+    return None
+
+
+def _mean_of_all(losses: Any) -> float:
+    """The mean over all processes: the Trainer logs the mean of their sums."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return float(losses)
+    mean = losses.detach().clone()
+    distributed.all_reduce(mean)
+    return float(mean / distributed.get_world_size())
 
 
 def _is_time(name: str) -> bool:

@@ -79,7 +79,8 @@ rows = torch.randint(0, 32, (64, 8))
 data = [{"input_ids": row, "labels": int(row[0] > 15)} for row in rows]
 arguments = TrainingArguments(
     str(job.scratch), num_train_epochs=job.target, per_device_train_batch_size=8, seed=job.seed,
-    save_strategy="no", eval_strategy="epoch", logging_strategy="epoch", use_cpu=True,
+    save_strategy="no", eval_strategy="epoch", use_cpu=True,
+    logging_strategy=job.settings["log"], logging_steps=job.settings.get("log_every", 1),
     lr_scheduler_type="constant", report_to=[], disable_tqdm=True)
 trainer = Trainer(
     model, arguments, train_dataset=data, eval_dataset=data, callbacks=[PipeCallback()])
@@ -228,22 +229,36 @@ def state(pipe: FakePipe) -> dict:
     return json.loads((pipe.checkpoint(6) / "trainer_state.json").read_text())
 
 
-def test_transformers(tmp_path):
+@pytest.mark.parametrize(
+    "settings",
+    [{"log": "epoch"}, {"log": "steps", "log_every": 5}, {"log": "steps", "log_every": 17}],
+)
+def test_transformers(tmp_path, settings):
     needs("torch", "transformers", "accelerate")
-    whole, pieces = whole_and_pieces(tmp_path, TRANSFORMERS)
-    assert differing(whole, pieces) <= {"trainer_state.json"}
-    states = [state(pipe) for pipe in (whole, pieces)]
-    # The loss of the epoch that was gone on with inside is that of its rest.
-    for each in states:
-        assert each["log_history"][4].pop("loss")
-    assert states[0] == states[1]
-    logged = {name for entry in states[0]["log_history"] for name in entry}
+    whole, pieces = whole_and_pieces(tmp_path, TRANSFORMERS, **settings)
+    assert differing(whole, pieces) == set()
+    assert told(whole) == told(pieces) and not pieces.of("warning")
+    logged = {name for entry in state(whole)["log_history"] for name in entry}
     assert logged == {"epoch", "step", "loss", "grad_norm", "learning_rate", "eval_loss"}
     inside = [m for m in pieces.of("checkpoint") if "step_in_epoch" in m]
     assert [m["step_in_epoch"] for m in inside] == [2], "a stop is saved inside the epoch"
     epochs = [m for m in whole.messages if "epoch" in m and "eval_loss" in m.get("metrics", {})]
     assert [m["epoch"] for m in epochs] == [1, 2, 3, 4, 5, 6]
-    assert all("loss" in m["metrics"] for m in epochs)
+    is_logged = settings.get("log_every") != 17
+    assert all("loss" in m["metrics"] for m in epochs if is_logged or m["epoch"] == 3)
+
+
+def test_transformers_says_where_the_loss_of_an_epoch_covers_only_its_rest(tmp_path):
+    needs("torch", "transformers", "accelerate")
+    text = TRANSFORMERS.replace(
+        "set_seed(job.seed)",
+        "import burn_pipe.transformers as b\nb._running = lambda: None\nset_seed(job.seed)",
+    )
+    whole, pieces = whole_and_pieces(tmp_path, text, log="epoch")
+    assert differing(whole, pieces) == {"trainer_state.json"} and not whole.of("warning")
+    assert [m["warning"].partition(":")[0] for m in pieces.of("warning")] == [
+        "the loss of epoch 3 covers only its steps from 3 on"
+    ]
 
 
 def test_accelerate(tmp_path):
