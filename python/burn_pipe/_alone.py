@@ -75,7 +75,10 @@ class Alone:
             # An epoch that is told without its step counts as one.
             self._step = message.get("step", max(self._step, self._epoch_step + 1))
             self._epoch_step = self._step
-            self._metrics = message.get("metrics", {})
+            told = message.get("metrics", {})
+            self._metrics = {name: value for name, value in told.items() if value is not None}
+            for name in told.keys() - self._metrics.keys():
+                say(f"{name} is no finite number: it is left out")
             values = "".join(f", {name} {value:.6g}" for name, value in self._metrics.items())
             say(f"epoch {message['epoch']}{values}")
             return Reply(save=True)

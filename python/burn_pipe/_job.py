@@ -292,7 +292,11 @@ class Job:
             self._step = max(self._step, self._epoch_step + 1)
         self._epoch_step = self._step
         if metrics:
-            message["metrics"] = self._numbers(metrics)
+            # One that is not finite is there all the same: `pipe` says that it leaves it out.
+            numbers = {name: _number(value) for name, value in metrics.items()}
+            message["metrics"] = {
+                name: value if math.isfinite(value) else None for name, value in numbers.items()
+            }
         reply = self._say(message)
         return Reply(save=reply.save or self._stop, stop=self._stop)
 

@@ -40,6 +40,15 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     ]
 
 
+def test_a_metric_of_an_epoch_that_is_not_finite_is_left_out(tmp_path, capfd):
+    job = Job({}, tmp_path / "own")
+    for _ in job.epochs(1):
+        job.save(lambda path: path.write_text("x"), {"val_loss": float("nan"), "loss": 1.0})
+    state = json.loads((tmp_path / "own" / "state.json").read_text())
+    assert state["newest"]["metrics"] == {"loss": 1.0}
+    assert "val_loss is no finite number" in capfd.readouterr().err
+
+
 def test_it_says_where_and_goes_on(tmp_path):
     program = script(tmp_path, ALONE)
     first = start(program, tmp_path, 2)

@@ -247,6 +247,13 @@ def test_a_metric_that_is_not_finite_is_left_out_and_told_once(begin):
     assert pipe.of("step")[0]["metrics"] == {"rate": 0.1}
 
 
+def test_a_metric_of_an_epoch_that_is_not_finite_is_told_as_none(begin):
+    pipe, job = begin()
+    job.save(lambda path: path.write_text("x"), {"loss": 1.0, "val_loss": float("nan")})
+    assert pipe.of("epoch")[0]["metrics"] == {"loss": 1.0, "val_loss": None}
+    assert not pipe.of("warning")
+
+
 def test_weights_that_the_program_never_asked_for_are_told_at_the_end(tmp_path):
     def warnings(name: str, asks: str, **job):
         folder = tmp_path / name
