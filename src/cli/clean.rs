@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use pipe_engine::state::Record;
 use pipe_runs::{Labels, Run, Runs};
-use pipe_upkeep::clean;
 use pipe_upkeep::clean::PruneDecision;
+use pipe_upkeep::{clean, removal};
 
 use super::{CliError, ExitCode, project, run_folders};
 use crate::report::stdout::say;
@@ -58,22 +58,32 @@ pub fn prune(folders: &[Runs], keep: usize, dry_run: bool) -> Result<ExitCode, C
         let shown = run.folder.display().to_string();
         match marked(&run, fate) {
             PruneDecision::Stays { why } => say!("kept {shown}: {why}"),
-            PruneDecision::Goes { bytes, metadata } => {
+            PruneDecision::Goes { bytes, metadata, mut foreign } => {
                 if !dry_run {
-                    if !clean::remove_needless(&run, &metadata).map_err(CliError::failed)? {
+                    let removed = removal::remove_needless(&run, &metadata);
+                    let Some(left) = removed.map_err(CliError::failed)? else {
                         say!("kept {shown}: somebody uses it since");
                         continue;
-                    }
+                    };
                     pipe_remote::record_removal(&root, &root.join(&run.folder))?;
+                    foreign = left;
                 }
                 let word = if dry_run { "would remove" } else { "removed" };
                 say!("{word} {shown} ({})", table::bytes(bytes));
+                say_left(&foreign);
                 (gone, freed) = (gone + 1, freed + bytes);
             }
         }
     }
     conclude(gone, freed, dry_run);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what stays of a run's folder.
+fn say_left(foreign: &[PathBuf]) {
+    for path in foreign {
+        say!("kept {}: it is no file of a run", path.display());
+    }
 }
 
 /// What people wrote of a run keeps it.
@@ -101,10 +111,11 @@ pub fn remove(run: Run, folders: &[Runs], force: bool) -> Result<ExitCode, CliEr
             )));
         }
     }
-    clean::remove_run(&run).map_err(CliError::failed)?;
+    let left = removal::remove_run(&run).map_err(CliError::failed)?;
     let root = project::root()?;
     pipe_remote::record_removal(&root, &root.join(&run.folder))?;
     say!("removed {shown}");
+    say_left(&left);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -14,9 +14,14 @@ const ASIDE: &str = "damaged";
 
 /// Whether a file or folder of that name was set aside.
 pub fn is_set_aside(name: &str) -> bool {
-    let (_, end) = name.rsplit_once('.').unwrap_or_default();
-    end == ASIDE
-        || end.strip_prefix("damaged-").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+    name_before(name).is_some()
+}
+
+/// The name that a file or folder had before it was set aside, if it was.
+pub fn name_before(name: &str) -> Option<&str> {
+    let (before, end) = name.rsplit_once('.')?;
+    let is_number = |n: &str| n.bytes().all(|b| b.is_ascii_digit());
+    (end == ASIDE || end.strip_prefix("damaged-").is_some_and(is_number)).then_some(before)
 }
 
 /// Gives a file or folder a free name beside its own, which it returns.
@@ -48,7 +53,7 @@ mod tests {
             names.push(aside.file_name().unwrap().to_string_lossy().into_owned());
         }
         assert_eq!(names, ["best.ckpt.damaged", "best.ckpt.damaged-2", "best.ckpt.damaged-3"]);
-        assert!(names.iter().all(|name| is_set_aside(name)) && !path.exists());
+        assert!(names.iter().all(|name| name_before(name) == Some("best.ckpt")) && !path.exists());
         for other in ["damaged", "a.ckpt", "a.damaged-x", "a.damaged.ckpt", ""] {
             assert!(!is_set_aside(other), "{other}");
         }

@@ -101,7 +101,7 @@ pub use metadata::{
     SavedState, Status,
 };
 pub use results::{CheckpointResult, CheckpointResults, main_metrics};
-pub use run_files::{is_plain_name, is_run_file, is_run_subfolder};
+pub use run_files::{Belongings, SCRATCH, is_plain_name, is_run_file, is_run_subfolder};
 pub use run_number::{RunNumber, number_of};
 pub use runs::{Run, Runs, is_run_folder};
 pub use store_error::StoreError;

@@ -24,7 +24,9 @@ pub enum LiveRequest {
 }
 
 impl LiveRequest {
-    fn file_name(self) -> &'static str {
+    pub(crate) const ALL: [Self; 2] = [Self::Checkpoint, Self::Sample];
+
+    pub(crate) fn file_name(self) -> &'static str {
         match self {
             LiveRequest::Checkpoint => "save.request",
             LiveRequest::Sample => "sample.request",
@@ -47,8 +49,8 @@ impl Run {
 
     /// The files of requests that nobody has heard.
     pub fn requests(&self) -> Vec<PathBuf> {
-        let all = [LiveRequest::Checkpoint, LiveRequest::Sample];
-        all.map(|request| request.path(self)).into_iter().filter(|path| path.exists()).collect()
+        let all = LiveRequest::ALL.map(|request| request.path(self));
+        all.into_iter().filter(|path| path.exists()).collect()
     }
 
     /// Takes a request away, and says whether there was one.

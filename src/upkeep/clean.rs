@@ -6,9 +6,10 @@ use std::path::{Component, Path, PathBuf};
 
 use pipe_engine::state::Record;
 use pipe_fs::{Disk, STATE_FOLDER, atomic};
-use pipe_runs::{Checkpoint, Metadata, Run, Runs, Status, StoreError};
+use pipe_runs::{Belongings, Checkpoint, Metadata, Run, Runs, Status, StoreError};
 use serde_json::Value;
 
+use crate::removal::remove_any;
 use crate::run_archive::IMPORT;
 
 /// Something on disk that can go.
@@ -25,10 +26,11 @@ pub struct Garbage {
 /// What becomes of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PruneDecision {
-    /// As long as its metadata is still this.
+    /// As long as its metadata is still this. What is `foreign` in its folder stays there.
     Goes {
         bytes: u64,
         metadata: Box<Metadata>,
+        foreign: Vec<PathBuf>,
     },
     Stays {
         why: String,
@@ -49,7 +51,8 @@ pub fn prune_decisions(
     for (run, metadata) in runs.iter().zip(&known) {
         let stays = |why: String| PruneDecision::Stays { why };
         let decision = match metadata {
-            None => stays("its metadata cannot be read".into()),
+            None if run.is_started() => stays("its metadata cannot be read".into()),
+            None => stays("it has no metadata.json, so it is nobody's".into()),
             Some(m) => {
                 let folder = run.folder.parent().unwrap_or(&run.folder).to_owned();
                 let newer = newest.entry((folder, &m.pipeline, &m.stage)).or_default();
@@ -64,7 +67,9 @@ pub fn prune_decisions(
                 } else if let Some(user) = user_of(run, m, records, runs.iter().zip(&known)) {
                     stays(format!("{user} was made from it"))
                 } else {
-                    PruneDecision::Goes { bytes: freed(&run.folder), metadata: Box::new(m.clone()) }
+                    let Belongings { own, foreign } = Belongings::of(run);
+                    let (bytes, metadata) = (freed_by(&own), Box::new(m.clone()));
+                    PruneDecision::Goes { bytes, metadata, foreign }
                 }
             }
         };
@@ -83,6 +88,12 @@ pub fn user_of<'a>(
     let checkpoints = metadata.checkpoints.iter().chain(&metadata.best_checkpoint);
     let digests: BTreeSet<&str> = checkpoints.map(|c| c.digest.as_str()).collect();
     user_of_any(run, &digests, &|file| lies_in(file, run), records, others)
+}
+
+/// Whether a folder is that of a path, which may be relative to the project.
+fn is_at(folder: &Path, path: &Path) -> bool {
+    let path: PathBuf = path.components().filter(|c| *c != Component::CurDir).collect();
+    !path.as_os_str().is_empty() && folder.ends_with(path)
 }
 
 /// A stage or run that was made from a checkpoint of these digests, or started from one of these
@@ -109,32 +120,8 @@ pub(crate) fn user_of_any<'a>(
 
 /// Whether a checkpoint that another run was started from is one of this run.
 pub(crate) fn lies_in(file: &str, run: &Run) -> bool {
-    let file: PathBuf = Path::new(file).components().filter(|c| *c != Component::CurDir).collect();
-    let folder = file.parent().and_then(Path::parent);
-    folder.is_some_and(|folder| !folder.as_os_str().is_empty() && run.folder.ends_with(folder))
-}
-
-/// Removes a run. Fails if a process trains in it.
-pub fn remove_run(run: &Run) -> Result<(), StoreError> {
-    let lock = run.lock()?;
-    atomic::remove_tree(run.disk(), &run.folder)?;
-    drop(lock);
-    Ok(())
-}
-
-/// Removes a run that was found to be needless, if it is still as it was then: `false` if somebody
-/// has gone on with it.
-pub fn remove_needless(run: &Run, then: &Metadata) -> Result<bool, StoreError> {
-    let lock = match run.lock() {
-        Err(StoreError::Held { .. }) => return Ok(false),
-        taken => taken?,
-    };
-    let is_same = run.metadata().is_ok_and(|now| now == *then);
-    if is_same {
-        atomic::remove_tree(run.disk(), &run.folder)?;
-    }
-    drop(lock);
-    Ok(is_same)
+    let folder = Path::new(file).parent().and_then(Path::parent);
+    folder.is_some_and(|folder| is_at(&run.folder, folder))
 }
 
 /// What crashes left under some folders of runs: half files, runs without content, checkpoints that
@@ -222,7 +209,12 @@ pub fn remove(disk: &Disk, garbage: &Garbage) -> Result<bool, StoreError> {
         garbage_of(run).iter().any(|now| (&now.path, &now.why) == (&garbage.path, &garbage.why))
     });
     if still {
-        pipe_runs::checkpoint::remove(disk, &garbage.path)?
+        // Only a checkpoint has a header beside it.
+        if garbage.path.extension().is_some_and(|extension| extension == "ckpt") {
+            pipe_runs::checkpoint::remove(disk, &garbage.path)?
+        } else {
+            remove_any(disk, &garbage.path)?
+        }
     }
     Ok(still)
 }
@@ -244,8 +236,13 @@ pub fn holds_half_a_run(folder: &Path) -> bool {
 
 /// Bytes of the files under a path that have no other name outside it.
 pub(crate) fn freed(path: &Path) -> u64 {
+    freed_by(&[path.to_owned()])
+}
+
+/// The same of several paths, outside of all of them.
+fn freed_by(paths: &[PathBuf]) -> u64 {
     let mut files: BTreeMap<(u64, u64), (u64, u64, u64)> = BTreeMap::new();
-    count(path, &mut files);
+    paths.iter().for_each(|path| count(path, &mut files));
     files.into_values().filter(|(_, names, found)| found >= names).map(|(bytes, ..)| bytes).sum()
 }
 

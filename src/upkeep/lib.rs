@@ -38,6 +38,7 @@
 
 pub mod clean;
 mod nobodys;
+pub mod removal;
 pub mod repair;
 pub mod run_archive;
 mod snapshots;

@@ -63,6 +63,7 @@ mod place;
 mod project;
 mod recipes;
 mod refused;
+mod removal;
 mod repair;
 mod report;
 mod resume;

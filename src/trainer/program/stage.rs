@@ -13,7 +13,7 @@ use pipe_engine::kind::{
 use pipe_engine::policy::Halving;
 use pipe_engine::state::Output;
 use pipe_fs::atomic;
-use pipe_runs::{CheckpointManager, Loaded, Place, Run, Status};
+use pipe_runs::{CheckpointManager, Loaded, Place, Run, SCRATCH, Status};
 use serde_json::Value;
 
 use super::data::{self, Inputs};
@@ -375,7 +375,7 @@ fn done(manager: &CheckpointManager) -> u64 {
 
 /// The program's own folder in the run, empty.
 fn empty_scratch(run: &Run) -> Result<PathBuf, StageError> {
-    let scratch = run.folder.join("scratch");
+    let scratch = run.folder.join(SCRATCH);
     if scratch.exists() {
         atomic::remove_tree(run.disk(), &scratch)?;
     }
