@@ -110,6 +110,11 @@ pub fn remove(run: Run, folders: &[Runs], force: bool) -> Result<ExitCode, CliEr
                 "{user} was made from {shown}; `--force` removes it all the same"
             )));
         }
+        if let Some(stage) = clean::stage_standing_on(&run, &records) {
+            return Err(CliError::usage(format!(
+                "{stage} stands on {shown}; `--force` removes it all the same"
+            )));
+        }
     }
     let left = removal::remove_run(&run).map_err(CliError::failed)?;
     let root = project::root()?;

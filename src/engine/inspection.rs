@@ -1,6 +1,7 @@
 //! How far a stage is, as it says itself when it is looked at.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use pipe_core::fingerprint::{self, Difference};
@@ -22,11 +23,14 @@ pub struct Inspection {
     pub prospect: Option<Artifact>,
     /// What is left to do, where the stage knows more of that than how long it took the last time.
     pub forecast: Option<Forecast>,
+    /// The folder of the numbered run by which it is done, relative to the project.
+    pub run: Option<PathBuf>,
 }
 
 impl Inspection {
     pub fn new(state: StageState, artifact: Option<Artifact>) -> Self {
-        Self { state, artifact, values: BTreeMap::new(), prospect: None, forecast: None }
+        let (prospect, forecast, run) = (None, None, None);
+        Self { state, artifact, values: BTreeMap::new(), prospect, forecast, run }
     }
 
     /// The same with what is known of the artifact before it is made.

@@ -118,7 +118,7 @@ impl Training<'_> {
                 let (run, metadata) = *existing;
                 let values = o.request.monitor.as_deref().map(|name| values(&metadata, name));
                 if let Some(part) = self.first_part(&run, &metadata, criteria) {
-                    return Ok(self.of_first_part(run, part, values.unwrap_or_default()));
+                    return Ok(self.of_first_part(o, run, part, values.unwrap_or_default()));
                 }
                 let (number, pace) = (run.number, Pace::of(&metadata));
                 let found = self.inspect_run(o, run, metadata);
@@ -139,14 +139,19 @@ impl Training<'_> {
     }
 
     /// What stands of a run that went on otherwise behind the epochs that are wanted.
-    fn of_first_part(&self, run: Run, part: Metadata, values: BTreeMap<u64, f64>) -> Inspection {
+    fn of_first_part(
+        &self,
+        o: &InspectContext,
+        run: Run,
+        part: Metadata,
+        values: BTreeMap<u64, f64>,
+    ) -> Inspection {
         let epochs = number_text::counted(part.epochs, "epoch");
         let reason = format!(
             "up to date, the first {epochs} of run {}, which was trained with other settings behind them",
             run.number
         );
-        let artifact = Some(Checkpoints::of_run(run, part).artifact());
-        Inspection { values, ..Inspection::new(StageState::Done { reason }, artifact) }
+        Inspection { values, ..done_by(o, run, part, reason) }
     }
 
     fn inspect_run(&self, o: &InspectContext, run: Run, metadata: Metadata) -> Inspection {
@@ -172,8 +177,7 @@ impl Training<'_> {
                 return StageState::Partial { done, total: total.max(done), reason }.into();
             }
             let reason = self.why_done(o, &run, &metadata, done, early);
-            let artifact = Some(Checkpoints::of_run(run, metadata).artifact());
-            return Inspection::new(StageState::Done { reason }, artifact);
+            return done_by(o, run, metadata, reason);
         }
         if done >= metadata.epochs || finished_early(&metadata).is_some() {
             return StageState::Extendable { from: done, to }.into();
@@ -370,4 +374,11 @@ fn values(metadata: &Metadata, name: &str) -> BTreeMap<u64, f64> {
 /// A path as people are told it: from the project's folder.
 pub fn shown(path: &Path, context: &RunContext) -> String {
     path.strip_prefix(&context.root).unwrap_or(path).display().to_string()
+}
+
+/// What stands for a training that a run has done.
+fn done_by(o: &InspectContext, run: Run, metadata: Metadata, reason: String) -> Inspection {
+    let folder = run.folder.strip_prefix(o.root).unwrap_or(&run.folder).to_owned();
+    let artifact = Some(Checkpoints::of_run(run, metadata).artifact());
+    Inspection { run: Some(folder), ..Inspection::new(StageState::Done { reason }, artifact) }
 }

@@ -38,7 +38,8 @@ pub enum PruneDecision {
 }
 
 /// Decides for every run whether it is among the `keep` newest of its stage, or needed: to be gone
-/// on with, or because what came after it was made from one of its checkpoints.
+/// on with, because what came after it was made from one of its checkpoints, or because a stage was
+/// last found done by it.
 pub fn prune_decisions(
     folders: &[Runs],
     records: &[Record],
@@ -66,6 +67,8 @@ pub fn prune_decisions(
                     stays(format!("{}, so it can be gone on with", m.status.name()))
                 } else if let Some(user) = user_of(run, m, records, runs.iter().zip(&known)) {
                     stays(format!("{user} was made from it"))
+                } else if let Some(stage) = stage_standing_on(run, records) {
+                    stays(format!("{stage} stands on it"))
                 } else {
                     let Belongings { own, foreign } = Belongings::of(run);
                     let (bytes, metadata) = (freed_by(&own), Box::new(m.clone()));
@@ -88,6 +91,13 @@ pub fn user_of<'a>(
     let checkpoints = metadata.checkpoints.iter().chain(&metadata.best_checkpoint);
     let digests: BTreeSet<&str> = checkpoints.map(|c| c.digest.as_str()).collect();
     user_of_any(run, &digests, &|file| lies_in(file, run), records, others)
+}
+
+/// The stage whose record says that it stands on this run.
+pub fn stage_standing_on(run: &Run, records: &[Record]) -> Option<String> {
+    let stands = |record: &&Record| record.run.as_ref().is_some_and(|at| is_at(&run.folder, at));
+    let record = records.iter().find(stands)?;
+    Some(format!("stage {} of {}", record.stage, record.pipeline))
 }
 
 /// Whether a folder is that of a path, which may be relative to the project.

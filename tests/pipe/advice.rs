@@ -380,7 +380,7 @@ const PRINTED: [(&str, usize, &[&str]); 42] = [
         2,
         &["a_store_that_went_on", "what_is_up_to_date", "after_a_failure"],
     ),
-    ("src/cli/clean.rs", 1, &["place::a_run_has_a_name"]),
+    ("src/cli/clean.rs", 2, &["place::a_run_has_a_name", "the_run_that_a_stage_stands"]),
     ("src/cli/files.rs", 1, &["the_run_of_a_chain"]),
     ("src/cli/fork.rs", 1, &["fork::an_interrupted_fork_says"]),
     (
@@ -490,6 +490,7 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
         include_str!("init.rs"),
         include_str!("named.rs"),
         include_str!("place.rs"),
+        include_str!("removal.rs"),
         include_str!("reuse.rs"),
         include_str!("run_archive.rs"),
         include_str!("stage_logs.rs"),

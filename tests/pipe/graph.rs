@@ -212,7 +212,8 @@ fn runs_that_nothing_needs_can_go() {
 
     let number = winner.trim_start_matches("run_");
     project.pipe(&["runs", "rm", number]).exits(2).says("was made from");
-    project.pipe(&["runs", "rm", "5"]).succeeds();
+    project.pipe(&["runs", "rm", "5"]).exits(2).says("stands on");
+    project.pipe(&["runs", "rm", "5", "--force"]).succeeds();
     project.pipe(&["runs", "rm", number, "--force"]).succeeds();
     assert_eq!(runs().len(), 2);
     project.pipe(&["runs", "rm", "77"]).exits(2).says("there is no run 77");

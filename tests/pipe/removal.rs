@@ -94,3 +94,34 @@ fn what_a_run_left_of_itself_goes_with_it() {
     assert!(!said.contains("no file of a run"), "{said}");
     assert_eq!(project.list(RUNS), ["run_002"]);
 }
+
+#[test]
+fn the_run_that_a_stage_stands_on_stays() {
+    let project = trained(&["1e-3", "2e-3", "1e-3"]);
+    assert_eq!(project.list(RUNS), ["run_001", "run_002"]);
+    let stands = "run_001: stage base of tiny stands on it";
+    project.pipe(&["runs", "prune", "--keep", "1", "--dry-run"]).succeeds().says(stands);
+    project.pipe(&["runs", "prune", "--keep", "1"]).succeeds().says("nothing to remove");
+    let first = ["p.yaml", "--epochs", "1", "--learning-rate", "1e-3"];
+    project.pipe(&[&["plan"], &first[..]].concat()).succeeds().says("up to date, run 001");
+    project
+        .pipe(&["runs", "rm", "1"])
+        .exits(2)
+        .says("stage base of tiny stands on checkpoints/base_training/run_001; `--force`");
+
+    // What is found done once more is not written down once more.
+    let record = project.path(".pipe/records/tiny/base.json");
+    let written = || record.metadata().unwrap().modified().unwrap();
+    let before = written();
+    project.pipe(&[&["run"], &first[..]].concat()).succeeds().says("up to date, run 001");
+    assert_eq!(written(), before);
+
+    // Of the other one nobody has a use any more.
+    project.pipe(&["runs", "rm", "2"]).succeeds();
+    project.pipe(&["run", "p.yaml", "--epochs", "1", "--learning-rate", "3e-3"]).succeeds();
+    project.pipe(&["runs", "prune", "--keep", "1"]).succeeds().says("removed");
+    assert_eq!(project.list(RUNS), ["run_002"]);
+    project.pipe(&["runs", "rm", "2"]).exits(2);
+    project.pipe(&["runs", "rm", "2", "--force"]).succeeds();
+    assert_eq!(project.list(RUNS).len(), 0);
+}

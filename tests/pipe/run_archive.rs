@@ -115,7 +115,7 @@ fn a_run_that_is_there_is_not_taken_in_again_and_a_copy_takes_nothing_over() {
     assert_eq!(from.metadata(RUN)["epochs"], 3);
     from.pipe(&["plan", "p.yaml", "--epochs", "4"]).succeeds().says("extend 3 -> 4");
     // The copy that is left is of use, and so is an archive of what has gone on.
-    from.pipe(&["runs", "rm", "1"]).succeeds();
+    from.pipe(&["runs", "rm", "1", "--force"]).succeeds();
     from.pipe(&["plan", "p.yaml"]).succeeds().says("up to date, run 002");
     from.pipe(&["runs", "import", "run.tar"]).succeeds().says("run_002: it is run 001");
     // One that lost a file is no hindrance to what brings it back.

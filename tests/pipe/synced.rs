@@ -121,7 +121,7 @@ fn folders_that_stand_already_are_on_the_disk_before_anything_in_them() {
 fn a_removed_run_is_gone_for_good_before_its_files_are() {
     let project = Project::new();
     project.pipe(&["run", "p.yaml"]).succeeds();
-    let Some(ended) = on(&project, "", &["runs", "rm", "1"]) else { return };
+    let Some(ended) = on(&project, "", &["runs", "rm", "1", "--force"]) else { return };
     ended.succeeds();
     let asked = asked(&project);
     let hidden = place(&asked, "rename", |path| path.contains("/.run_001.tmp-"));

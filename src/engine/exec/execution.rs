@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pipe_core::failure::{Failure, StageError};
 use pipe_core::ids::StageId;
@@ -131,6 +131,12 @@ pub struct InspectedStage {
 impl InspectedStage {
     pub fn is_transient(&self) -> bool {
         matches!(self.inspection.state, StageState::Transient)
+    }
+
+    /// The run by which it is done, where its record names another or none.
+    pub(super) fn unnoted_run(&self) -> Option<PathBuf> {
+        let noted = self.record.as_ref().and_then(|record| record.run.as_ref());
+        self.inspection.run.clone().filter(|run| Some(run) != noted)
     }
 }
 

@@ -179,6 +179,11 @@ impl EventListener for Journal<'_> {
                     record.progress = Some(Progress { position: *position, target: *target });
                 }
             }
+            Event::WorkOpened { directory, .. } => {
+                if let Some(record) = self.records().get_mut(stage) {
+                    record.run = Some(directory.into());
+                }
+            }
             // What was saved last may be further than the plan knew.
             Event::Resumed { position, .. } => {
                 if let Some(progress) =

@@ -55,6 +55,9 @@ pub struct Record {
     /// Folder of its numbered runs, relative to the project; unset for stages that keep none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs: Option<PathBuf>,
+    /// The folder of the run that it made last, or was found done by since, relative to the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
     /// How far it was to be carried when it was last begun, where that was not its whole length.
@@ -170,6 +173,7 @@ impl Record {
             next: None,
             score: None,
             runs: None,
+            run: None,
             progress: None,
             until: None,
             attempts: Vec::new(),

@@ -108,6 +108,7 @@ impl Scheduler<'_, '_> {
         )?;
         let forced = asked.force;
         let node = &mut self.nodes[place];
+        node.unnoted_run = observed.unnoted_run();
         node.confirmed = observed.confirmed;
         let (mut action, mut reason) = plan::decide(&observed.inspection.state, forced);
         if action == Action::Skip {

@@ -19,7 +19,8 @@ use crate::upstream::Upstream;
 
 impl Scheduler<'_, '_> {
     pub(super) fn skip(&mut self, place: NodeIndex, reason: String) {
-        if self.nodes[place].unsettled || self.nodes[place].confirmed.is_some() {
+        let node = &self.nodes[place];
+        if node.unsettled || node.confirmed.is_some() || node.unnoted_run.is_some() {
             self.settle(place, &reason);
         }
         self.nodes[place].has_run = self.nodes[place].transient && self.is_behind_moved(place);
@@ -46,11 +47,12 @@ impl Scheduler<'_, '_> {
     }
 
     /// Writes the record of a stage that is done and has none that says so (its process ended
-    /// between its last file and its record, or the record was damaged), or whose files were found
-    /// unchanged where it does not know that.
+    /// between its last file and its record, or the record was damaged), whose files were found
+    /// unchanged where it does not know that, or that is done by another run than it names.
     fn settle(&self, place: NodeIndex, reason: &str) {
         let (root, pipeline) = (self.execution.root, &self.execution.graph.pipeline.name);
-        let Node { stage: LoadedStage { id, kind, stage, .. }, confirmed, .. } = &self.nodes[place];
+        let Node { stage: LoadedStage { id, kind, stage, .. }, confirmed, unnoted_run, .. } =
+            &self.nodes[place];
         // Whoever has the stage now will write its record.
         let Ok(Ok(_lock)) = lock_stage(root, pipeline, id) else { return };
         let mut record = Record::load(root, pipeline, id).unwrap_or_else(|| {
@@ -67,6 +69,9 @@ impl Scheduler<'_, '_> {
             record.runs = stage.runs();
             (record.before, changed) = (None, true);
             record.places.clear();
+        }
+        if unnoted_run.is_some() && record.run != *unnoted_run {
+            (record.run, changed) = (unnoted_run.clone(), true);
         }
         let is_of = |made: &Outputs, other: &Outputs| {
             made.identity == other.identity && made.written_at == other.written_at

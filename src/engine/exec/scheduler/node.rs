@@ -2,6 +2,7 @@
 //! begins.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use pipe_core::Status;
 use pipe_core::ids::StageId;
@@ -57,6 +58,8 @@ pub(super) struct Node<'a> {
     pub unsettled: bool,
     /// See [`InspectedStage::confirmed`].
     pub confirmed: Option<Outputs>,
+    /// See [`InspectedStage::unnoted_run`].
+    pub unnoted_run: Option<PathBuf>,
     /// It was carried out by this run, or keeps nothing and stands behind one that was.
     pub has_run: bool,
     pub phase: Phase,
@@ -93,6 +96,7 @@ pub(super) fn nodes<'a>(
         let record = found.as_ref().and_then(|o| o.record.as_ref());
         let unsettled =
             !transient && record.is_none_or(|record| record.status != Status::Completed);
+        let unnoted_run = found.as_ref().and_then(InspectedStage::unnoted_run);
         let (artifact, confirmed, round) = found.map_or((None, None, None), |found| {
             (found.inspection.artifact, found.confirmed, found.round)
         });
@@ -123,6 +127,7 @@ pub(super) fn nodes<'a>(
             places: BTreeSet::new(),
             unsettled,
             confirmed,
+            unnoted_run,
             has_run: false,
             phase: Phase::Waiting,
             open: before.len(),
