@@ -99,10 +99,19 @@ fn a_program_trains_under_the_policies_and_is_extended() {
         project.pipe(&["ckpt", "show", &shown]).succeeds().says("epoch").says("program");
         project.pipe(&["ckpt", "verify", &shown]).succeeds();
         project.pipe(&["report", "-o", "page.html"]).succeeds();
-        project.pipe(&["runs", "export", "1", "-o", "run.tar"]).succeeds();
+        let told = project.pipe(&["runs", "export", "1", "-o", "run.tar"]).succeeds();
+        assert!(!told.stderr().contains("stays behind"), "{}", told.stderr());
         let other = self::project(keys);
         std::fs::copy(project.path("run.tar"), other.path("run.tar")).unwrap();
         other.pipe(&["runs", "import", "run.tar"]).succeeds();
+        let names = |of: &Project| of.list(&format!("{RUN}/checkpoints"));
+        assert_eq!(names(&other), names(&project), "with best and last");
+        for name in ["best", "last"] {
+            let path = format!("{RUN}/checkpoints/{name}.ckpt");
+            other.pipe(&["runs", "path", "1", &format!("--{name}")]).succeeds().says(&path);
+            assert_eq!(state(&other, name), state(&project, name));
+        }
+        other.pipe(&["verify"]).succeeds();
         other.pipe(&["plan", "p.yaml", "--epochs=6"]).succeeds().says("up to date, run 001");
         other.pipe(&["run", "p.yaml", "--epochs=7"]).succeeds();
         assert_eq!(state(&other, "last"), undisturbed(keys, 7));

@@ -40,6 +40,9 @@ impl RunExport {
         let (mut files, mut left_out) = (Vec::new(), Vec::new());
         let mut known: HashMap<(u64, u64), usize> = HashMap::new();
         for (name, path) in files_of(&run.folder)? {
+            if is_folder_link(&name, &path) {
+                continue;
+            }
             if !is_run_file(&name) || is_link(&path) {
                 left_out.push(name);
                 continue;
@@ -174,6 +177,14 @@ fn collect(folder: &Path, inside: &str, found: &mut Vec<(String, PathBuf)>) -> i
         }
     }
     Ok(())
+}
+
+/// Whether it is the second name of a checkpoint that is a folder. Whoever takes the run in gives it
+/// that name again.
+fn is_folder_link(name: &str, path: &Path) -> bool {
+    let leads_beside =
+        || std::fs::read_link(path).is_ok_and(|target| target.components().count() == 1);
+    LINKS.contains(&name) && path.is_dir() && leads_beside()
 }
 
 /// Whether it is anything but a plain file.

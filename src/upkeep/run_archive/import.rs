@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use pipe_fs::{Disk, atomic, checksummed_json, disk_space};
-use pipe_runs::{Metadata, Run, Runs};
+use pipe_runs::{CHECKPOINTS, CheckpointRecord, Metadata, Run, Runs, checkpoint};
 use tar::{Archive, Entry, EntryType};
 
 use super::check::check;
@@ -78,7 +78,9 @@ pub fn import(
             return Err(refuse("it holds more than it lists".to_owned()));
         }
         check_labels(&hidden)?;
-        place(disk, &runs, number, &hidden, check(&hidden)?, &refuse)
+        let metadata = check(&hidden)?;
+        link_folders(disk, &hidden, &metadata)?;
+        place(disk, &runs, number, &hidden, metadata, &refuse)
     })();
     if unpacked.is_err() && hidden.exists() {
         atomic::remove_tree(disk, &hidden)?;
@@ -194,6 +196,26 @@ fn check_labels(folder: &Path) -> Result<(), ArchiveError> {
     let text = std::fs::read(&path).map_err(refused(path.display()))?;
     let read: Result<pipe_runs::Labels, _> = serde_json::from_slice(&text);
     read.map(drop).map_err(refused("labels.json"))
+}
+
+/// Gives the best and the newest checkpoint their second names where they are folders: no link to a
+/// folder is in an archive.
+fn link_folders(disk: &Disk, folder: &Path, metadata: &Metadata) -> Result<(), ArchiveError> {
+    let epoch = |best: &CheckpointRecord| {
+        let same = metadata.checkpoints.iter().find(|c| c.epoch == best.epoch);
+        same.unwrap_or(best).path.clone()
+    };
+    let best = metadata.best_checkpoint.as_ref().map(epoch);
+    let partial = metadata.partial_checkpoint.as_ref().map(|partial| partial.path.clone());
+    let newest = partial.or_else(|| metadata.checkpoints.last().map(|c| c.path.clone()));
+    for (name, path) in [("best.ckpt", best), ("last.ckpt", newest)] {
+        let link = folder.join(CHECKPOINTS).join(name);
+        let path = path.map(|path| folder.join(path)).filter(|path| path.is_dir());
+        if let Some(path) = path.filter(|_| !link.exists()) {
+            checkpoint::link(disk, &path, &link)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes what was unpacked a run.

@@ -8,7 +8,8 @@
 //! | `run_003/metadata.json`, … | the files of that list, in its order, as `is_run_file` knows them |
 //!
 //! A file with two names in the run (`best.ckpt`, `last.ckpt`) is there once; its second name is a
-//! hard link of tar. Locks, the spare copy of `metadata.json` and files that are none of the
+//! hard link of tar. Where it is a folder, the second name is no entry, and is given to it again when
+//! the run is taken in. Locks, the spare copy of `metadata.json` and files that are none of the
 //! program's stay behind. A name that the header of an entry has no room for stands before it, in
 //! an entry of pax.
 //!
