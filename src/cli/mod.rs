@@ -54,6 +54,7 @@ mod status;
 mod store;
 mod suggestions;
 mod templates;
+mod todays_stages;
 mod trial;
 mod ui;
 mod verify;

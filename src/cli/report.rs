@@ -11,6 +11,7 @@ use pipe_fs::ProjectRoot;
 use pipe_runs::{Runs, Status};
 
 use super::pipeline_args::{OptionalPipelineArgs, PipelineArgs, PipelineSession};
+use super::todays_stages::TodaysStages;
 use super::{
     CliError, ExitCode, Kinds, output_file, pipeline_name, project, run_folders, status, version,
 };
@@ -76,6 +77,12 @@ impl Subject {
             }
         }
         Ok(found)
+    }
+
+    /// The stages of the project's pipelines, and of the one that was named.
+    pub fn todays_stages(&self, kinds: &Kinds) -> Result<TodaysStages, CliError> {
+        let named = self.pipeline.as_ref().map(|loaded| &loaded.session.graph);
+        Ok(TodaysStages::of(&self.root()?, named, kinds))
     }
 
     /// The project's folder; its files are as durable as the pipeline says, if one was named.

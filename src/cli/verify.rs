@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::pipeline_args::OptionalPipelineArgs;
 use super::report::Subject;
+use super::todays_stages::TodaysStages;
 use super::{CliError, ExitCode, Kinds, project};
 use crate::report::stdout::say;
 use crate::report::table;
@@ -42,7 +43,7 @@ pub fn verify(arguments: VerifyArguments, kinds: &Kinds) -> Result<ExitCode, Cli
     let file = args.as_ref().map(|args| args.selection.file.clone());
     let subject = Subject::of(args, kinds)?;
     let (folders, root) = (subject.folders()?, subject.root()?);
-    let found = look(&folders)?;
+    let found = look(&folders, &subject.todays_stages(kinds)?)?;
     let repaired =
         (arguments.repair && !arguments.dry_run).then(|| mend(&root, &found)).transpose()?;
     let whole = match &repaired {
@@ -125,8 +126,8 @@ fn mend(root: &ProjectRoot, found: &Verified) -> Result<Repaired, CliError> {
 }
 
 /// Looks at everything: at what the engine keeps, and at what LoRA runs keep besides.
-fn look(folders: &[Runs]) -> Result<Verified, CliError> {
-    let mut found = verify::verify(&project::root()?, folders);
+fn look(folders: &[Runs], stages: &TodaysStages) -> Result<Verified, CliError> {
+    let mut found = verify::verify(&project::root()?, folders, &|record| stages.lack(record));
     for run in folders.iter().flat_map(Runs::list).filter(|run| run.holder().is_none()) {
         if found.nobodys.contains(&run.folder) {
             continue;

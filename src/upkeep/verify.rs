@@ -68,12 +68,13 @@ pub const BASE: &str = "without it `pipe run` copies the base model again, if th
 const RECORD: &str =
     "the stage counts as never run; `pipe run` looks at what it made, and writes it anew";
 const OUTPUT: &str = "without it `pipe run` makes it again";
+const UNMADE: &str = "no pipeline has the stage any more, and nothing makes it again";
 const STATE: &str = "without it the program looks at the files themselves";
 const SHARED: &str = "it becomes a file of its own";
 
 /// Looks at the runs in `folders`, and at the records of the project in `root` and the files that
-/// they name.
-pub fn verify(root: &ProjectRoot, folders: &[Runs]) -> Verified {
+/// they name. `is_gone`: whether the stage of a record is in its pipeline no more.
+pub fn verify(root: &ProjectRoot, folders: &[Runs], is_gone: &dyn Fn(&Record) -> bool) -> Verified {
     let mut all = Verified::default();
     let runs = folders.iter().flat_map(Runs::list);
     let runs = runs.map(|run| (run.clone(), run.metadata().ok())).collect();
@@ -86,7 +87,7 @@ pub fn verify(root: &ProjectRoot, folders: &[Runs]) -> Verified {
     }
     let newest = newest_makers(root);
     for path in record_files(root) {
-        all.record(root, &path, &newest);
+        all.record(root, &path, &newest, is_gone);
     }
     let state = root.join(STATE_FOLDER);
     for path in json_files(&state.join("store")) {
@@ -265,7 +266,13 @@ impl Verified {
     }
 
     /// `newest`: see [`newest_makers`].
-    fn record(&mut self, root: &ProjectRoot, path: &Path, newest: &HashMap<String, DateTime<Utc>>) {
+    fn record(
+        &mut self,
+        root: &ProjectRoot,
+        path: &Path,
+        newest: &HashMap<String, DateTime<Utc>>,
+        is_gone: &dyn Fn(&Record) -> bool,
+    ) {
         let owner = Owner::Lock(record_lock(path));
         let record = match Record::whole(path) {
             Ok(record) => record,
@@ -278,6 +285,8 @@ impl Verified {
             return;
         }
         self.look(path, || None);
+        let is_gone = is_gone(&record);
+        let advice = if is_gone { UNMADE } else { OUTPUT };
         let made = record.made.iter().flat_map(|made| made.outputs.iter().map(move |o| (o, made)));
         for (output, made) in made {
             // What another stage made since in its place is that one's, and what the stage was at
@@ -297,9 +306,14 @@ impl Verified {
                     self.look(&file, || None);
                     self.shared(&file, is_shared, &owner);
                 }
-                Ok(_) => self.damage(&file, format!("it is not what {whose} made"), OUTPUT, &owner),
+                Ok(_) => self.damage(&file, format!("it is not what {whose} made"), advice, &owner),
+                // Somebody wanted neither of them any more.
+                Err(_) if is_gone && !file.exists() => self.left_out.push(format!(
+                    "{}: it is not there, and {whose}, which made it, is in no pipeline any more",
+                    output.path
+                )),
                 Err(error) => {
-                    self.damage(&file, format!("{whose} made it: {error}"), OUTPUT, &owner)
+                    self.damage(&file, format!("{whose} made it: {error}"), advice, &owner)
                 }
             }
         }

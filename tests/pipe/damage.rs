@@ -142,3 +142,29 @@ fn verify_finds_whatever_is_not_as_it_was_noted() {
         .exits(1)
         .says("epoch_002.ckpt: its run lists it, and it is not there");
 }
+
+#[test]
+fn what_was_removed_with_its_stage_is_no_damage() {
+    let project = Project::new();
+    project.write("p.yaml", format!("{TINY}{STEPS}"));
+    project.pipe(&["run", "p.yaml", "picture", "--epochs", "1"]).succeeds();
+    let without: String =
+        STEPS.lines().filter(|line| !line.contains("picture")).map(|l| format!("{l}\n")).collect();
+    project.write("p.yaml", format!("{TINY}{without}"));
+    project.pipe(&["verify"]).succeeds();
+    std::fs::remove_file(project.path("picture.png")).unwrap();
+    for arguments in [&["verify"][..], &["verify", "p.yaml"], &["verify", "--repair"]] {
+        project.pipe(arguments).succeeds().says(
+            "left out picture.png: it is not there, and stage picture of tiny, which made it",
+        );
+    }
+    // A file that cannot be read may be the one that has the stage.
+    project.write("pipelines/other.yaml", "name: tiny\nstages: {");
+    project.pipe(&["verify"]).exits(1).says("damaged picture.png");
+    std::fs::remove_dir_all(project.path("pipelines")).unwrap();
+    // What one has is made again.
+    project.write("p.yaml", format!("{TINY}{STEPS}"));
+    project.pipe(&["verify"]).exits(1).says("without it `pipe run` makes it again");
+    project.pipe(&["run", "p.yaml", "picture", "--epochs", "1"]).succeeds();
+    project.pipe(&["verify"]).succeeds();
+}
