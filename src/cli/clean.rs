@@ -31,6 +31,9 @@ pub fn gc(arguments: GcArguments) -> Result<ExitCode, CliError> {
     project::enter(None)?;
     let root = project::root()?;
     let mut garbage = clean::garbage(&run_folders::to_clean(arguments.dir.as_deref())?);
+    if arguments.dir.is_none() {
+        garbage.extend(clean::halves_of_outputs(&root));
+    }
     if arguments.cache {
         garbage.extend(clean::cache(&root));
     }

@@ -16,8 +16,8 @@ use crate::writeback::FaultyFile;
 
 pub use crate::log::Log;
 pub use crate::temporary::{
-    is_temporary, remove_temporary_files, remove_temporary_files_for, remove_temporary_files_if,
-    temporary,
+    half_copy, halves_beside, is_temporary, remove_temporary_files, remove_temporary_files_for,
+    remove_temporary_files_if, temporary,
 };
 pub use crate::tree::{link_folder, move_in};
 pub use crate::write_error::{WriteError, failed};

@@ -2,6 +2,7 @@
 //! left.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,44 @@ fn shortened(name: &str) -> Cow<'_, str> {
     }
     let digest = hex(&Sha256::digest(name));
     Cow::Owned(format!("{}~{}", &name[..name.floor_char_boundary(LONGEST - 17)], &digest[..16]))
+}
+
+/// What a folder that is copied file by file is called until it is whole: `.NAME.copying`.
+pub fn half_copy(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{}{COPYING}", shortened(&name)))
+}
+
+const COPYING: &str = ".copying";
+
+/// The files and folders beside those of `paths` that whoever wrote these left when it died: half
+/// ones, and those that were about to be removed.
+pub fn halves_beside<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
+    let mut folders: BTreeMap<&Path, BTreeSet<String>> = BTreeMap::new();
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let above = path.parent().unwrap_or(Path::new(""));
+        folders.entry(above).or_default().insert(shortened(&name).into_owned());
+    }
+    let mut found = Vec::new();
+    for (folder, names) in folders {
+        let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        for entry in fs::read_dir(listed).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if half_of(&name.to_string_lossy()).is_some_and(|whole| names.contains(whole)) {
+                found.push(folder.join(name));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The name, as [`shortened`] has it, of what a half file or folder was to be.
+fn half_of(name: &str) -> Option<&str> {
+    let finished = finished_name(name);
+    let copied = finished.unwrap_or(name).strip_prefix('.').and_then(|n| n.strip_suffix(COPYING));
+    copied.or(finished)
 }
 
 /// Whether a file of that name is one of ours that was never finished.
@@ -103,6 +142,21 @@ mod tests {
             fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, [".hidden", ".notes.tmp-backup", ".x.tmp-1", "a.ckpt"]);
+    }
+
+    #[test]
+    fn halves_are_known_by_what_they_were_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "x".repeat(255);
+        let at = |name: &str| folder.path().join(name);
+        let copy = half_copy(&at("m"));
+        let halves = [temporary(&at("m")), temporary(&copy), copy, half_copy(&at(&long))];
+        let others = [at("m"), at(".m"), temporary(&at("n")), half_copy(&at("n")), at("m.copying")];
+        halves.iter().chain(&others).for_each(|path| fs::write(path, "").unwrap());
+        let mut expected = halves.to_vec();
+        expected.sort();
+        let known = [at("m"), at(&long)];
+        assert_eq!(halves_beside(known.iter().map(PathBuf::as_path)), expected);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use pipe_engine::state::Record;
-use pipe_fs::{Disk, STATE_FOLDER, atomic};
+use pipe_engine::state::{Record, record_files, record_lock};
+use pipe_fs::{Disk, Lock, ProjectRoot, STATE_FOLDER, atomic};
 use pipe_runs::{Belongings, Checkpoint, Metadata, Run, Runs, Status, StoreError};
 use serde_json::Value;
 
@@ -19,8 +19,15 @@ pub struct Garbage {
     pub why: String,
     /// Room that its removal frees: files with another name elsewhere do not count.
     pub bytes: u64,
-    /// The run that it belongs to, whose lock is taken before it is removed.
-    run: Option<Run>,
+    owner: Option<Owner>,
+}
+
+/// Whose lock is taken before something is removed.
+#[derive(Debug, Clone)]
+enum Owner {
+    Run(Run),
+    /// The stage whose record this is.
+    Record(PathBuf),
 }
 
 /// What becomes of a run.
@@ -154,14 +161,14 @@ pub fn garbage(folders: &[Runs]) -> Vec<Garbage> {
 }
 
 impl Garbage {
-    fn new(path: PathBuf, why: &str, run: Option<&Run>) -> Self {
-        Self { bytes: freed(&path), path, why: why.to_owned(), run: run.cloned() }
+    fn new(path: PathBuf, why: &str, owner: Option<Owner>) -> Self {
+        Self { bytes: freed(&path), path, why: why.to_owned(), owner }
     }
 }
 
 /// The same in the folder of one run, which nobody has.
 fn garbage_of(run: &Run) -> Vec<Garbage> {
-    let of_run = |path, why| Garbage::new(path, why, Some(run));
+    let of_run = |path, why| Garbage::new(path, why, Some(Owner::Run(run.clone())));
     let folders = [run.folder.clone(), run.checkpoints()];
     let half = folders.iter().flat_map(|folder| leftovers(folder));
     let mut all: Vec<Garbage> =
@@ -203,21 +210,53 @@ pub fn cache(root: &Path) -> Option<Garbage> {
     path.is_dir().then(|| Garbage::new(path, "made again when it is missed", None))
 }
 
-/// Removes a piece of garbage: `false` if it is none any more. What belongs to a run is looked at
-/// again under the run's lock.
+/// What crashes left beside the files that stages make: half files, and half copies of folders.
+/// Nothing of a stage that somebody runs. Paths are relative to the project, and so is what they are
+/// looked for by.
+pub fn halves_of_outputs(root: &ProjectRoot) -> Vec<Garbage> {
+    let mut found = BTreeMap::new();
+    for record in record_files(root) {
+        let is_free = Lock::holder(root.disk(), &record_lock(&record)).is_none();
+        for path in halves_of(&record).into_iter().filter(|_| is_free) {
+            found.entry(path).or_insert_with(|| record.clone());
+        }
+    }
+    let why = "left by a crash while it was written";
+    let piece = |(path, record)| Garbage::new(path, why, Some(Owner::Record(record)));
+    found.into_iter().map(piece).collect()
+}
+
+/// The same of one stage.
+fn halves_of(record: &Path) -> Vec<PathBuf> {
+    let Ok(record) = Record::whole(record) else { return Vec::new() };
+    let made = record.made.iter().flat_map(|made| made.all().map(|output| &output.path));
+    atomic::halves_beside(made.chain(&record.places).map(Path::new))
+}
+
+/// Removes a piece of garbage: `false` if it is none any more. What belongs to a run or a stage is
+/// looked at again under its lock.
 pub fn remove(disk: &Disk, garbage: &Garbage) -> Result<bool, StoreError> {
-    let _lock = match &garbage.run {
+    let _lock = match &garbage.owner {
         None => None,
         // Its own folder went with an earlier piece, or with another process.
-        Some(run) if !run.folder.is_dir() => return Ok(false),
-        Some(run) => match run.lock() {
+        Some(Owner::Run(run)) if !run.folder.is_dir() => return Ok(false),
+        Some(Owner::Run(run)) => match run.lock() {
             Err(StoreError::Held { .. }) => return Ok(false),
             taken => Some(taken?),
         },
+        Some(Owner::Record(record)) => match Lock::take(disk, &record_lock(record))? {
+            Err(_) => return Ok(false),
+            Ok(lock) => Some(lock),
+        },
     };
-    let still = garbage.run.as_ref().is_none_or(|run| {
-        garbage_of(run).iter().any(|now| (&now.path, &now.why) == (&garbage.path, &garbage.why))
-    });
+    let still = match &garbage.owner {
+        None => true,
+        Some(Owner::Run(run)) => {
+            let same = |now: &Garbage| (&now.path, &now.why) == (&garbage.path, &garbage.why);
+            garbage_of(run).iter().any(same)
+        }
+        Some(Owner::Record(record)) => halves_of(record).contains(&garbage.path),
+    };
     if still {
         // Only a checkpoint has a header beside it.
         if garbage.path.extension().is_some_and(|extension| extension == "ckpt") {

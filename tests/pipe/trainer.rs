@@ -400,6 +400,31 @@ fn a_stage_that_may_be_up_to_date_behind_others_is_planned_so() {
 }
 
 #[test]
+fn half_copies_of_folders_are_cleared_away() {
+    let keys =
+        "    settings: { folder: true }\n  copy: { kind: copy_best, from: base, to: out/m.ckpt }\n";
+    let project = project(keys);
+    let leave = || {
+        project.write("out/.m.ckpt.copying/state", "half");
+        project.write("out/..m.ckpt.copying.tmp-1-2/state", "half");
+        project.write("out/.m.ckpt.tmp-1-3/state", "half");
+        project.write("out/.notes.copying", "a year of work");
+    };
+    leave();
+    project.pipe(&["run", "p.yaml"]).succeeds();
+    let left = [".notes.copying", "m.ckpt", "m.ckpt.json"];
+    assert_eq!(project.list("out"), left, "by the stage itself");
+    leave();
+    let told = project.pipe(&["gc", "--dry-run"]).succeeds();
+    told.says("would remove out/.m.ckpt.copying (left by a crash while it was written, 4 B)")
+        .says("out/..m.ckpt.copying.tmp-1-2")
+        .says("out/.m.ckpt.tmp-1-3");
+    project.pipe(&["gc"]).succeeds();
+    assert_eq!(project.list("out"), left);
+    project.pipe(&["run", "p.yaml"]).succeeds().says("copy: skip");
+}
+
+#[test]
 fn stages_that_need_a_model_of_this_program_refuse_a_program_s() {
     let keys = "  data: { kind: dataset, source: shapes, image_size: 8, num_images: 16 }\n  \
                 lora: { kind: lora, base: base, dataset: data, epochs: 1 }\n";

@@ -36,11 +36,10 @@ impl CopyBest {
         context.record_outputs(planned, Vec::new(), replaced)?;
         let above = target.parent().unwrap_or(&context.root);
         atomic::create_folder(disk, above)?;
-        for path in [&target, &header_beside(&target)] {
+        let scratch = atomic::half_copy(&target);
+        for path in [&target, &header_beside(&target), &scratch] {
             atomic::remove_temporary_files_for(disk, path);
         }
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let scratch = target.with_file_name(format!(".{name}.copying"));
         if scratch.exists() {
             atomic::remove_tree(disk, &scratch)?;
         }
