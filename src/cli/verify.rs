@@ -86,9 +86,10 @@ pub fn verify(arguments: VerifyArguments, kinds: &Kinds) -> Result<ExitCode, Cli
     let good =
         format!("{} files are as they were noted, {}", found.good, table::bytes(found.bytes));
     match found.damaged.len() {
-        0 if found.good == 0 => {
+        0 if found.good == 0 && found.left_out.is_empty() => {
             say!("nothing is noted in this folder: no run, and no result of a pipeline");
         }
+        0 if found.good == 0 => say!("nothing else is noted in this folder"),
         0 => say!("{good}"),
         1 => say!("{good}; 1 is not"),
         n => say!("{good}; {n} are not"),

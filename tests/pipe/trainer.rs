@@ -400,6 +400,24 @@ fn a_stage_that_may_be_up_to_date_behind_others_is_planned_so() {
 }
 
 #[test]
+fn a_first_training_is_not_told_to_be_nothing() {
+    let project = project("    settings: { steps: 1000, pause_us: 50000 }\n");
+    let mut child = project.start(&["run", "p.yaml"]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !project.path(&format!("{RUN}/metadata.json")).exists() {
+        assert!(Instant::now() < deadline, "no run after a minute");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let verified = project.pipe(&["verify"]);
+    send(&child, "TERM");
+    child.wait().unwrap();
+    verified
+        .succeeds()
+        .says("left out checkpoints/trainer/run_001: pid ")
+        .says("nothing else is noted in this folder");
+}
+
+#[test]
 fn half_copies_of_folders_are_cleared_away() {
     let keys =
         "    settings: { folder: true }\n  copy: { kind: copy_best, from: base, to: out/m.ckpt }\n";
