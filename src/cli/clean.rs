@@ -113,7 +113,7 @@ pub fn remove(run: Run, folders: &[Runs], force: bool) -> Result<ExitCode, CliEr
                 "{user} was made from {shown}; `--force` removes it all the same"
             )));
         }
-        if let Some(stage) = clean::stage_standing_on(&run, &records) {
+        if let Some(stage) = clean::stage_done_by(&run, &records) {
             return Err(CliError::usage(format!(
                 "{stage} stands on {shown}; `--force` removes it all the same"
             )));

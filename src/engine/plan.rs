@@ -123,6 +123,17 @@ fn may_be_mended(
     }
 }
 
+/// Whether a stage before the one at `place` is one that runs.
+fn is_one_that_runs(
+    graph: &Graph,
+    place: usize,
+    running: &[Option<usize>],
+    stage: &StageId,
+) -> bool {
+    let is_it = |before: &usize| graph.pipeline.stages[*before].id == *stage;
+    graph.before(place).iter().any(|before| is_it(before) && running[*before].is_some())
+}
+
 /// What is to be done for a stage, and why.
 struct Decision {
     action: Action,
@@ -181,10 +192,7 @@ pub fn plan(
                 depends_on: Some(before),
             },
             ((action, reason), waits_for) => {
-                let runs = |id: &StageId| {
-                    let before = graph.before(place);
-                    before.into_iter().any(|b| stages[b].id == *id && running[b].is_some())
-                };
+                let runs = |id: &StageId| is_one_that_runs(graph, place, &running, id);
                 let open = !is_forced && may_be_mended(seen, &stages[place], observed, runs);
                 Decision { action, reason, depends_on: waits_for.filter(|_| open) }
             }

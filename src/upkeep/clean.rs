@@ -74,7 +74,7 @@ pub fn prune_decisions(
                     stays(format!("{}, so it can be gone on with", m.status.name()))
                 } else if let Some(user) = user_of(run, m, records, runs.iter().zip(&known)) {
                     stays(format!("{user} was made from it"))
-                } else if let Some(stage) = stage_standing_on(run, records) {
+                } else if let Some(stage) = stage_done_by(run, records) {
                     stays(format!("{stage} stands on it"))
                 } else {
                     let Belongings { own, foreign } = Belongings::of(run);
@@ -101,7 +101,7 @@ pub fn user_of<'a>(
 }
 
 /// The stage whose record says that it stands on this run.
-pub fn stage_standing_on(run: &Run, records: &[Record]) -> Option<String> {
+pub fn stage_done_by(run: &Run, records: &[Record]) -> Option<String> {
     let stands = |record: &&Record| record.run.as_ref().is_some_and(|at| is_at(&run.folder, at));
     let record = records.iter().find(stands)?;
     Some(format!("stage {} of {}", record.stage, record.pipeline))

@@ -8,7 +8,7 @@ use pipe_core::error::SpecError;
 use pipe_core::ids::StageId;
 use serde_json::{Map, Value};
 
-use crate::pipeline_file::keys;
+use crate::pipeline_file::common_keys::nearest_key;
 use crate::pipeline_file::overrides::{OverrideSource, overrides_for_others};
 use crate::pipeline_file::paths::Place;
 use crate::pipeline_file::words::{describe, in_words, what_is};
@@ -192,7 +192,7 @@ impl StageLayers {
                             .note(format!("did you mean {meant}?"))
                             .nearest_of(name, known.iter().copied())
                     }
-                    None => match keys::meant(name).filter(|_| outer.is_empty()) {
+                    None => match nearest_key(name).filter(|_| outer.is_empty()) {
                         Some(meant) => self
                             .error_on(&path, Part::Key, "unknown key".into())
                             .note(format!("did you mean `{meant}`?"))

@@ -2,6 +2,7 @@
 
 mod apply;
 mod branches;
+mod common_keys;
 mod declared;
 mod dependencies;
 mod document;
@@ -41,9 +42,10 @@ mod typing;
 mod values;
 mod words;
 
+pub(crate) use common_keys::{COMMON_KEYS, OPTION_KEYS};
 pub(crate) use executor::properties as executor_properties;
 pub use executor::{ExecutorKind, ExecutorSettings};
-pub(crate) use keys::{COMMON_KEYS, OPTION_KEYS, policy_keys};
+pub(crate) use keys::policy_keys;
 pub use layers::{Layer, Origin, StageLayers};
 pub use load::load;
 pub(crate) use matrix::schema as matrix_schema;

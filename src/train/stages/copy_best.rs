@@ -249,7 +249,7 @@ impl CopyBest {
             let state = if o.made.is_some_and(|made| self.is_in_place(made)) && target.exists() {
                 StageState::Done { reason: "up to date".into() }
             } else {
-                StageState::absent(format!("not copied yet{}", self.in_the_way(o, None)))
+                StageState::absent(format!("not copied yet{}", self.target_taken(o, None)))
             };
             return Ok(state.into());
         };
@@ -285,7 +285,7 @@ impl CopyBest {
                 StageState::absent(format!("{to} has another content{no_write}"))
             }
             (None, None, None) => {
-                let taken = self.in_the_way(o, Some(&source.digest));
+                let taken = self.target_taken(o, Some(&source.digest));
                 StageState::absent(format!("not copied yet{taken}{}", self.cost(&source)))
             }
         };

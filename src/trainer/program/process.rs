@@ -105,24 +105,26 @@ pub(super) fn train(
             Some(processes) => processes.judge(context, session, ended, overdue),
             None => ended,
         };
-        match (refused, ended) {
-            (Some(refused), _) => Err(refused),
-            (None, Err(error)) if is_crash && session.is_whole() => {
-                tell_of_crash(context, &error);
-                Ok(())
-            }
-            (None, ended) => ended,
-        }
+        let ended = if is_crash { pass_over_crash(context, session, ended) } else { ended };
+        refused.map_or(ended, Err)
     })
 }
 
-/// Says that a program crashed with its training done. Libraries that take themselves down at the
-/// end of a process do so now and then, above all where several processes learn together.
+/// Passes over the crash of a program whose training is done. Libraries that take themselves down
+/// at the end of a process do so now and then, above all where several processes learn together.
 #[cfg(unix)]
-fn tell_of_crash(context: &RunContext, error: &StageError) {
-    let how = error.message.lines().next().unwrap_or_default().trim_end_matches(':');
-    let text = format!("{how}, after the last epoch: the training is complete");
-    context.event(Event::Warning { text });
+fn pass_over_crash(
+    context: &RunContext,
+    session: &Session,
+    ended: Result<(), StageError>,
+) -> Result<(), StageError> {
+    if let (Err(error), true) = (&ended, session.is_whole()) {
+        let how = error.message.lines().next().unwrap_or_default().trim_end_matches(':');
+        let text = format!("{how}, after the last epoch: the training is complete");
+        context.event(Event::Warning { text });
+        return Ok(());
+    }
+    ended
 }
 
 /// The reply to a line of the program's.

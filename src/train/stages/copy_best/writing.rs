@@ -29,7 +29,7 @@ impl CopyBest {
 
     /// What becomes of a file that has the name of the copy, where nothing is known of its origin.
     /// `wanted`: the digest that it is to have, once that is known.
-    pub(super) fn in_the_way(&self, o: &InspectContext, wanted: Option<&str>) -> String {
+    pub(super) fn target_taken(&self, o: &InspectContext, wanted: Option<&str>) -> String {
         let (to, target) = (self.settings.to.display(), o.root.join(&self.settings.to));
         let is_wanted = wanted.is_some_and(|wanted| {
             file_digest_like(&target, wanted).is_ok_and(|found| found == wanted)
