@@ -80,7 +80,8 @@ data = [{"input_ids": row, "labels": int(row[0] > 15)} for row in rows]
 arguments = TrainingArguments(
     str(job.scratch), num_train_epochs=job.target, per_device_train_batch_size=8, seed=job.seed,
     save_strategy="no", eval_strategy="epoch", use_cpu=True,
-    logging_strategy=job.settings["log"], logging_steps=job.settings.get("log_every", 1),
+    logging_strategy=job.settings.get("log", "epoch"),
+    logging_steps=job.settings.get("log_every", 1),
     lr_scheduler_type="constant", report_to=[], disable_tqdm=True)
 trainer = Trainer(
     model, arguments, train_dataset=data, eval_dataset=data, callbacks=[PipeCallback()])
@@ -231,7 +232,7 @@ def state(pipe: FakePipe) -> dict:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"log": "epoch"}, {"log": "steps", "log_every": 5}, {"log": "steps", "log_every": 17}],
+    [{}, {"log": "steps", "log_every": 5}, {"log": "steps", "log_every": 17}],
 )
 def test_transformers(tmp_path, settings):
     needs("torch", "transformers", "accelerate")
@@ -254,7 +255,7 @@ def test_transformers_says_where_the_loss_of_an_epoch_covers_only_its_rest(tmp_p
         "set_seed(job.seed)",
         "import burn_pipe.transformers as b\nb._running = lambda: None\nset_seed(job.seed)",
     )
-    whole, pieces = whole_and_pieces(tmp_path, text, log="epoch")
+    whole, pieces = whole_and_pieces(tmp_path, text)
     assert differing(whole, pieces) == {"trainer_state.json"} and not whole.of("warning")
     assert [m["warning"].partition(":")[0] for m in pieces.of("warning")] == [
         "the loss of epoch 3 covers only its steps from 3 on"
