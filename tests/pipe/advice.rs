@@ -374,7 +374,7 @@ fn jobs_that_go_on_are_looked_at_and_ended_as_it_says() {
 
 /// Files that print commands, in how many lines, and the tests that type them. Whoever adds one
 /// adds its test here.
-const PRINTED: [(&str, usize, &[&str]); 42] = [
+const PRINTED: [(&str, usize, &[&str]); 43] = [
     (
         "src/cli/pipeline_args.rs",
         2,
@@ -437,6 +437,7 @@ const PRINTED: [(&str, usize, &[&str]); 42] = [
     ("src/train/checkpoint/rebuild.rs", 1, &["told::a_lora_checkpoint_without_its_base"]),
     ("src/train/device/spec.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/device/list.rs", 1, &["commands_that_are_pointed_to"]),
+    ("src/train/stages/copy_best/writing.rs", 1, &["who_writes_to_a_copy"]),
     ("src/train/stages/resume_compatibility.rs", 1, &["told::lora_weights_become"]),
     ("src/train/stages/training/device_group.rs", 1, &["commands_that_are_pointed_to"]),
     ("src/train/stages/training/mod.rs", 1, &["next_of_a_sweep"]),
@@ -483,6 +484,7 @@ fn every_place_that_prints_a_command_has_a_test_that_types_it() {
     assert_eq!(found, known, "type what a new place prints in a test, and list it in PRINTED");
     let tests = [
         include_str!("advice.rs"),
+        include_str!("copies.rs"),
         include_str!("fork.rs"),
         include_str!("halving.rs"),
         include_str!("hub.rs"),
