@@ -99,7 +99,7 @@ pub(super) fn train(
             }
         }
         let ended = program.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let is_crash = ended.as_ref().is_err_and(|ended| ended.is_crash);
+        let is_crash = refused.is_none() && ended.as_ref().is_err_and(|end| end.is_crash);
         let ended = ended.map_err(StageError::from);
         let ended = match &processes {
             Some(processes) => processes.judge(context, session, ended, overdue),
