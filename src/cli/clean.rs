@@ -113,7 +113,9 @@ pub fn remove(run: Run, folders: &[Runs], force: bool) -> Result<ExitCode, CliEr
                 "{user} was made from {shown}; `--force` removes it all the same"
             )));
         }
-        if let Some(stage) = clean::stage_done_by(&run, &records) {
+        let stage = clean::stage_done_by(&run, &records);
+        // One that is being trained goes with no option: who trains it is told below.
+        if let Some(stage) = stage.filter(|_| run.holder().is_none()) {
             return Err(CliError::usage(format!(
                 "{stage} stands on {shown}; `--force` removes it all the same"
             )));
