@@ -149,7 +149,10 @@ fn a_process_that_goes_on_after_the_first_has_ended_is_ended() {
 #[test]
 fn a_process_that_crashes_once_all_is_saved_leaves_a_training_that_is_done() {
     let Some(cluster) = Cluster::start_two() else { return };
-    let script = format!("{TRAIN}[ $RANK = 0 ] || {{ sleep 3; kill -ABRT $$; }}\n");
+    let crash = format!(
+        "until [ -e {RUN}/checkpoints/epoch_008.ckpt ]; do sleep 0.1; done; sleep 2; kill -ABRT $$"
+    );
+    let script = format!("{TRAIN}[ $RANK = 0 ] || {{ {crash}; }}\n");
     let project = project(&cluster, "{ nodes: 2 }", "", &script);
     project
         .pipe(&["run", "p.yaml", "--set", "base.pause=0"])
