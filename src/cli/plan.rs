@@ -79,7 +79,9 @@ pub fn plan(arguments: PlanArguments, kinds: &Kinds) -> Result<ExitCode, CliErro
     let pipeline = loaded.session.graph.pipeline.name.clone();
     // A plan belongs to the project, wherever it was made.
     args.selection.file.clone_from(&loaded.file);
-    let settings = settings_of(&plan, &loaded.session.graph);
+    let is_written = arguments.json || arguments.output.is_some();
+    let settings = is_written.then(|| settings_of(&plan, &loaded.session.graph));
+    let settings = settings.unwrap_or_default();
     let file = PlanFile { version: VERSION, pipeline, args, plan, settings, forecast };
     if let Some(path) = &arguments.output {
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();

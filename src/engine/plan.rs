@@ -1,7 +1,7 @@
 //! What is to be done for each stage, and why. Pure: the same graph, selection and states give the
 //! same plan.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use pipe_core::ids::StageId;
@@ -99,7 +99,7 @@ fn may_be_mended(
     found: &InspectedStage,
     stage: &LoadedStage,
     observed: &HashMap<StageId, InspectedStage>,
-    runs: impl Fn(&StageId) -> bool,
+    running: &HashSet<&StageId>,
 ) -> bool {
     match &found.inspection.state {
         StageState::Absent { changes, .. } if changes.is_empty() => {
@@ -108,7 +108,7 @@ fn may_be_mended(
             let is_unknown = |input: &Input| {
                 let before = observed.get(&input.stage);
                 input.counts == DependencyMode::Content
-                    && (runs(&input.stage)
+                    && (running.contains(&input.stage)
                         || before.is_none_or(|f| f.inspection.artifact.is_none()))
             };
             let made = found.record.as_ref().is_some_and(|record| record.made.is_some());
@@ -123,15 +123,14 @@ fn may_be_mended(
     }
 }
 
-/// Whether a stage before the one at `place` is one that runs.
-fn is_one_that_runs(
-    graph: &Graph,
+/// The stages that the one at `place` needs directly and that run.
+fn running_before<'a>(
+    graph: &'a Graph,
     place: usize,
     running: &[Option<usize>],
-    stage: &StageId,
-) -> bool {
-    let is_it = |before: &usize| graph.pipeline.stages[*before].id == *stage;
-    graph.before(place).iter().any(|before| is_it(before) && running[*before].is_some())
+) -> HashSet<&'a StageId> {
+    let before = graph.before(place).into_iter().filter(|before| running[*before].is_some());
+    before.map(|before| &graph.pipeline.stages[before].id).collect()
 }
 
 /// What is to be done for a stage, and why.
@@ -192,8 +191,8 @@ pub fn plan(
                 depends_on: Some(before),
             },
             ((action, reason), waits_for) => {
-                let runs = |id: &StageId| is_one_that_runs(graph, place, &running, id);
-                let open = !is_forced && may_be_mended(seen, &stages[place], observed, runs);
+                let before = running_before(graph, place, &running);
+                let open = !is_forced && may_be_mended(seen, &stages[place], observed, &before);
                 Decision { action, reason, depends_on: waits_for.filter(|_| open) }
             }
         };

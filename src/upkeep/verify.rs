@@ -177,7 +177,7 @@ impl Verified {
         let has_folders = metadata.iter().any(|m| m.checkpoints.iter().any(is_folder));
         for (path, noted) in links {
             match noted {
-                // The link to a folder does not come along into a store or an archive.
+                // A store has no link to a folder, and earlier versions took none out of an archive.
                 Some(_) if !path.exists() && has_folders => {}
                 Some(_) if !path.exists() => self.damage(&path, "it is not there", LINK, &owner),
                 // A further name of a file that was looked at needs no second look.

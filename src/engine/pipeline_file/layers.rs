@@ -176,29 +176,22 @@ impl StageLayers {
         let Some((_, outer)) = path.split_last() else { return self.explain(rejection) };
         match &form.kind {
             Kind::UnknownField(name, known) => {
-                let error = match place.suggestion(name) {
-                    Some(meant) => {
-                        let error = self.error_on(&path, Part::Key, "unknown key".into());
-                        let meant = match meant.split_last() {
-                            Some((last, same)) if same == outer => format!("`{last}`"),
-                            Some((last, [])) => format!("`{last}`, a key of the stage itself"),
-                            // A block may be called as its stage is.
-                            _ if *meant[0] == *self.stage.declared() => {
-                                format!("`{}.{}`", self.stage, meant.join("."))
-                            }
-                            _ => format!("`{}`", meant.join(".")),
-                        };
-                        error
-                            .note(format!("did you mean {meant}?"))
-                            .nearest_of(name, known.iter().copied())
+                let of_kind = place.suggestion(name).map(|meant| match meant.split_last() {
+                    Some((last, same)) if same == outer => format!("`{last}`"),
+                    Some((last, [])) => format!("`{last}`, a key of the stage itself"),
+                    // A block may be called as its stage is.
+                    _ if *meant[0] == *self.stage.declared() => {
+                        format!("`{}.{}`", self.stage, meant.join("."))
                     }
-                    None => match nearest_key(name).filter(|_| outer.is_empty()) {
-                        Some(meant) => self
-                            .error_on(&path, Part::Key, "unknown key".into())
-                            .note(format!("did you mean `{meant}`?"))
-                            .nearest_of(name, known.iter().copied()),
-                        None => self.explain(rejection),
-                    },
+                    _ => format!("`{}`", meant.join(".")),
+                });
+                let of_all = || nearest_key(name).filter(|_| outer.is_empty());
+                let error = match of_kind.or_else(|| of_all().map(|key| format!("`{key}`"))) {
+                    Some(meant) => self
+                        .error_on(&path, Part::Key, "unknown key".into())
+                        .note(format!("did you mean {meant}?"))
+                        .nearest_of(name, known.iter().copied()),
+                    None => self.explain(rejection),
                 };
                 if error.is_shortened() {
                     error.note(format!("`pipe schema {kind}` describes all keys"))
