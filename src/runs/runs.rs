@@ -195,7 +195,7 @@ impl Run {
         Lock::holder(&self.disk, &self.lock_path())
     }
 
-    fn lock_path(&self) -> PathBuf {
+    pub fn lock_path(&self) -> PathBuf {
         self.folder.join("run.lock")
     }
 

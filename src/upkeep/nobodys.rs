@@ -6,7 +6,7 @@ use std::path::Path;
 
 use pipe_engine::state::Record;
 use pipe_runs::found::checkpoint_files;
-use pipe_runs::{Checkpoint, Metadata, Run};
+use pipe_runs::{Belongings, Checkpoint, Metadata, Run};
 
 use crate::clean::{lies_in, user_of_any};
 
@@ -17,12 +17,16 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Whether nobody knows of a folder. A run that lost its metadata is known where a stage says
+    /// Whether nobody knows of a folder, or nothing of a run is in it. A run that lost its metadata is known where a stage says
     /// that the run is its own, or where a stage or another run was made from one of its
     /// checkpoints.
     pub fn is_nobodys(&self, run: &Run) -> bool {
         if run.is_started() || run.is_empty() {
             return false;
+        }
+        // A run that was removed has left what somebody else had put into its folder.
+        if Belongings::of(run).own.iter().all(|path| *path == run.lock_path()) {
+            return true;
         }
         let others = || self.runs.iter().filter(|(other, _)| other.folder != run.folder);
         let listed = others().flat_map(|(_, metadata)| metadata);

@@ -70,6 +70,10 @@ fn what_people_put_into_a_run_stays_when_the_run_goes() {
     let said = project.pipe(&["runs", "rm", "3", "--force"]).succeeds();
     own.iter().fold(said, |said, path| said.says(&format!("kept {path}: it is no file of a run")));
     assert_eq!(files(project.path(&format!("{RUNS}/run_003"))).len(), 4);
+    // What is left is no run that lost its metadata, though the stage's record speaks of one.
+    let left = format!("left alone {RUNS}/run_003: it has no metadata.json, so it is nobody's");
+    project.pipe(&["verify", "--repair"]).succeeds().says(&left);
+    assert_eq!(project.list(RUNS), ["run_001", "run_003"]);
     project.pipe(&["run", "p.yaml", "--epochs", "1"]).succeeds();
     assert_eq!(project.list(RUNS), ["run_001", "run_003", "run_004"]);
     project.pipe(&["gc"]).succeeds().says("nothing to remove");
