@@ -195,6 +195,7 @@ impl Run {
         Lock::holder(&self.disk, &self.lock_path())
     }
 
+    /// The file that whoever has the run holds.
     pub fn lock_path(&self) -> PathBuf {
         self.folder.join("run.lock")
     }

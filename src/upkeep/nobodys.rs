@@ -17,9 +17,9 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Whether nobody knows of a folder, or nothing of a run is in it. A run that lost its metadata is known where a stage says
-    /// that the run is its own, or where a stage or another run was made from one of its
-    /// checkpoints.
+    /// Whether nobody knows of a folder, or nothing of a run is in it. A run that lost its metadata
+    /// is known where a stage says that the run is its own, or where a stage or another run was made
+    /// from one of its checkpoints.
     pub fn is_nobodys(&self, run: &Run) -> bool {
         if run.is_started() || run.is_empty() {
             return false;
